@@ -1,0 +1,97 @@
+"""Batches: the whole set in memory as uint8, gathered by index, scaled and augmented by tensor operations."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from normlab.augment import training_warps, warp
+from normlab.randomness import numpy_generator
+from normlab.trial import TrialSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Images [N, H, W, C] uint8 and labels [N] int64 on a device, with the scaling that makes them inputs."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    scale: torch.Tensor  # [C]: input = scale · pixel + offset
+    offset: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def size(self) -> int:
+        return self.images.shape[1]
+
+    @property
+    def channels(self) -> int:
+        return self.images.shape[3]
+
+    def inputs(self, index_TB: torch.Tensor) -> torch.Tensor:
+        """Scaled images for T trials, [B, T·C, H, W] float32, channels last in memory."""
+        trials, batch = index_TB.shape
+        pixels = self.images[index_TB.flatten()].view(trials, batch, self.size, self.size, self.channels)
+        x = pixels.permute(1, 2, 3, 0, 4).float()  # [B, H, W, T, C]
+        x = torch.addcmul(self.offset, x, self.scale)
+        return x.reshape(batch, self.size, self.size, trials * self.channels).permute(0, 3, 1, 2)
+
+
+def as_images(
+    images: np.ndarray, labels: np.ndarray, *, pixels: str, reference: np.ndarray, device: torch.device
+) -> Images:
+    """Moves a set to the device. `pixels` is `unit` (x/255) or `standardized` by the channels of `reference`, the
+    training images [N, H, W, C]."""
+    channels = images.shape[3]
+    mean, std = np.zeros(channels), np.ones(channels)
+    if pixels == "standardized":
+        unit = np.asarray(reference, np.float32) / 255
+        mean, std = unit.mean((0, 1, 2), dtype=np.float64), unit.std((0, 1, 2), dtype=np.float64)
+        std = np.where(std > 0, std, 1)  # a constant channel becomes zero
+    return Images(
+        images=torch.from_numpy(np.array(images)).to(device),  # a copy: the cache on disk is read-only
+        labels=torch.from_numpy(np.asarray(labels, np.int64)).to(device),
+        scale=torch.tensor(1 / (255 * std), dtype=torch.float32, device=device),
+        offset=torch.tensor(-mean / std, dtype=torch.float32, device=device),
+    )
+
+
+def examples_per_epoch(spec: TrialSpec, num_images: int) -> int:
+    """Images in an epoch: fixed copies multiply the set."""
+    return num_images * (spec.copies if spec.augment == "copies" else 1)
+
+
+def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
+    """The order of an epoch, int64 [num_examples], from the seed and the epoch alone."""
+    return numpy_generator(seed, "order", epoch).permutation(num_examples)
+
+
+def training_batches(
+    data: Images, specs: Sequence[TrialSpec], epoch: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The batches of one epoch for T trials: inputs [B, T·C, H, W] and labels [B, T]. The last may be smaller."""
+    device, num_images = data.labels.device, len(data)
+    total, size = examples_per_epoch(specs[0], num_images), specs[0].batch_size
+    order_TN = torch.from_numpy(np.stack([epoch_order(spec.seed, epoch, total) for spec in specs])).to(device)
+    warps = [training_warps(spec, num_images, data.size, epoch) for spec in specs]
+    warps_TN4 = torch.from_numpy(np.stack(warps)).to(device) if warps[0] is not None else None  # type: ignore[arg-type]
+    for start in range(0, total, size):
+        example_TB = order_TN[:, start : start + size]
+        index_TB = example_TB % num_images
+        x = data.inputs(index_TB)
+        if warps_TN4 is not None:
+            x = _warp_trials(x, warps_TN4.gather(1, example_TB[..., None].expand(-1, -1, 4)))
+        yield x, data.labels[index_TB].T
+
+
+def _warp_trials(x: torch.Tensor, warps_TB4: torch.Tensor) -> torch.Tensor:
+    """Warps [B, T·C, H, W] by each trial's own numbers."""
+    trials, batch = warps_TB4.shape[:2]
+    if trials == 1:
+        return warp(x, warps_TB4[0]).contiguous(memory_format=torch.channels_last)
+    x_TBCHW = x.reshape(batch, trials, -1, *x.shape[2:]).transpose(0, 1).flatten(0, 1)
+    warped = warp(x_TBCHW, warps_TB4.flatten(0, 1)).view(trials, batch, -1, *x.shape[2:])
+    return warped.transpose(0, 1).reshape(x.shape).contiguous(memory_format=torch.channels_last)

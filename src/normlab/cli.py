@@ -1,0 +1,482 @@
+"""The command line: verbs only. Results go to standard output, progress and messages to standard error.
+
+Exit codes: 0; 1 some trial failed after the rest were done; 2 usage or a bad study file; 130 interrupted, state saved.
+Modules that are slow to import are imported by the verb that needs them.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from normlab.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from normlab.store import Store
+    from normlab.study import Study
+
+INTERRUPTED = 130
+
+
+class _Group(click.Group):
+    """Commands with the nearest spelling of one that does not exist."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            raise UsageError(unknown("command", args[0], self.commands))
+        return super().resolve_command(ctx, args)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: runs a command and turns what a user got wrong into one line and exit code 2."""
+    try:
+        sys.exit(commands.main(arguments, prog_name="normlab", standalone_mode=False) or 0)
+    except UsageError as error:
+        _fail(str(error))
+    except click.ClickException as error:
+        _fail(" ".join(error.format_message().split()))
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("normlab: interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _fail(message: str) -> None:
+    click.echo(f"normlab: {message}", err=True)
+    sys.exit(2)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="normlab", message="normlab %(version)s")
+def commands() -> None:
+    """Does this training choice matter, and by how much?
+
+    A study is one question in one YAML file; normlab trains what is missing and answers with intervals.
+    """
+
+
+def _study_arguments(command: Any) -> Any:
+    """STUDY [key=value]... --scale --store: what every verb about a study takes."""
+    for decorate in (
+        click.option("--store", "store_path", metavar="FOLDER", help="Where results are kept. [normlab-store]"),
+        click.option("--scale", metavar="NAME", help="A set of overrides named in the study; its first by default."),
+        click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]..."),
+        click.argument("study_name", metavar="STUDY"),
+    ):
+        command = decorate(command)
+    return command
+
+
+def _open(
+    study_name: str, scale: str | None, overrides: Sequence[str], store_path: str | None
+) -> "tuple[Study, Store]":
+    from normlab.store import Store
+    from normlab.study import Study
+
+    study = Study.load(study_name, scale=scale, overrides=overrides)
+    return study, Store(Path(store_path)) if store_path else Store.default()
+
+
+def _headline(study: "Study") -> str:
+    scale = f", scale {study.scale} (of {', '.join(study.scales)})" if study.scale else ""
+    return f"{study.name}{scale}: {study.question}"
+
+
+@commands.command()
+@_study_arguments
+@click.option("-j", "--workers", type=click.IntRange(1, 1024), help="Worker processes. [one a core; on a GPU one]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--cohort", default=1, show_default=True, type=click.IntRange(1, 1024), help="Trials trained together.")
+@click.option("--save-weights", is_flag=True, help="Keep model.safetensors beside each result.")
+@click.option("--fail-fast", is_flag=True, help="Start no further trial once one has failed.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def run(
+    study_name: str, overrides: tuple[str, ...], scale: str | None, store_path: str | None, workers: int | None,
+    device: str, cohort: int, save_weights: bool, fail_fast: bool, as_json: bool,
+) -> int:  # fmt: skip
+    """Train what is missing of a study. Run it again to go on where it stopped."""
+    study, store = _open(study_name, scale, overrides, store_path)
+    return _run(study, store, workers, device, cohort, save_weights, fail_fast, as_json)
+
+
+def _run(
+    study: "Study", store: "Store", workers: int | None, device: str, cohort: int, save_weights: bool,
+    fail_fast: bool, as_json: bool,
+) -> int:  # fmt: skip
+    from normlab.progress import show_progress
+    from normlab.runner import run as run_study
+
+    click.echo(_headline(study), err=True)
+    try:
+        with show_progress() as report:
+            summary = run_study(
+                study, store=store, workers=workers, device=device, cohort=cohort,
+                save_weights=save_weights, fail_fast=fail_fast, report=report,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        click.echo("interrupted; finished trials are stored, and the same command goes on from here", err=True)
+        return INTERRUPTED
+    if as_json:
+        click.echo(json.dumps(vars(summary)))
+    else:
+        _print_summary(summary)
+    return 1 if summary.failures else 0
+
+
+def _print_summary(summary: Any) -> None:
+    text = f"trained {summary.trained} trials in {summary.seconds:.1f} s"
+    if summary.diverged:
+        text += f", of which {summary.diverged} diverged"
+    if summary.already_finished:
+        text += f"; {summary.already_finished} were finished before"
+    if summary.elsewhere:
+        text += f"; {summary.elsewhere} are with another runner"
+    click.echo(text, err=True)
+    for trial_id, reason in summary.failures.items():
+        click.echo(f"failed {trial_id}: {reason}", err=True)
+
+
+@commands.command()
+@_study_arguments
+@click.option("--device", default="auto", show_default=True, help="The device to estimate the time for.")
+@click.option("-j", "--workers", type=click.IntRange(1, 1024), help="Worker processes. [one a core; on a GPU one]")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+def plan(
+    study_name: str, overrides: tuple[str, ...], scale: str | None, store_path: str | None, device: str,
+    workers: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Show a study's arms and trials, and what the missing ones cost. Trains nothing."""
+    import os
+
+    from normlab.grid import arms, trials
+    from normlab.plan import estimate_seconds, make_plan
+    from normlab.rates import worker_rates
+    from normlab.runner import resolve_device
+
+    study, store = _open(study_name, scale, overrides, store_path)
+    made = make_plan(study, store)
+    missing = made.missing()
+    device = resolve_device(device)
+    count = workers or ((os.cpu_count() or 1) if device == "cpu" else 1)
+    seconds = 0.0
+    if missing:
+        seconds = estimate_seconds(missing, made.flops, worker_rates(store, made.trials, device), count)
+    total = sum(made.flops[trial.id] for trial in missing)
+    from normlab import datasets
+
+    rows = []
+    for arm in arms(study):
+        states = [made.states[trial.id] for trial in trials(study, arm, datasets.fingerprint)]
+        rows.append({**arm.levels, **{state: states.count(state) for state in ("missing", "finished", "diverged")},
+                     "failed": states.count("failed"), "running": states.count("running")})  # fmt: skip
+    if as_json:
+        ids = {trial.id: made.states[trial.id] for trial in made.trials}
+        tree = {"arms": rows, "trials": ids, "missing_flops": total, "estimated_seconds": seconds, "workers": count}
+        click.echo(json.dumps(tree))
+        return
+    click.echo(_headline(study))
+    _table(rows)
+    click.echo(
+        f"{len(made.trials)} trials: {made.count('finished')} finished, {made.count('diverged')} diverged, "
+        f"{made.count('running')} running, {len(missing)} to train"
+    )
+    if missing:
+        click.echo(
+            f"{_flops(total)}, about {_duration(seconds)} on {count} worker{'s' if count > 1 else ''} ({device})"
+        )
+
+
+@commands.command()
+@_study_arguments
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def status(
+    study_name: str, overrides: tuple[str, ...], scale: str | None, store_path: str | None, as_json: bool
+) -> None:
+    """Show how far a study is."""
+    from normlab import datasets
+    from normlab.grid import arms, trials
+    from normlab.plan import look_up
+
+    study, store = _open(study_name, scale, overrides, store_path)
+    unique = {trial.id: trial for arm in arms(study) for trial in trials(study, arm, datasets.fingerprint)}
+    states, reasons = look_up(store, unique)
+    counts = {
+        state: list(states.values()).count(state) for state in ("finished", "diverged", "running", "failed", "missing")
+    }
+    if as_json:
+        click.echo(json.dumps({"study": study.name, "scale": study.scale, **counts, "reasons": reasons}))
+        return
+    click.echo(_headline(study))
+    click.echo(f"{len(unique)} trials: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+    for trial_id, reason in reasons.items():
+        click.echo(f"failed {trial_id}: {reason}")
+
+
+@commands.command()
+@_study_arguments
+@click.option("--to", "folder", metavar="FOLDER", help="Where the report goes. [STORE/reports/STUDY]")
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON; write no files.")
+def report(
+    study_name: str, overrides: tuple[str, ...], scale: str | None, store_path: str | None, folder: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Answer a study: a table, and a report with figures, CSV and JSON that opens without a network."""
+    from normlab import datasets
+    from normlab.table import read_table, to_json
+
+    study, store = _open(study_name, scale, overrides, store_path)
+    if as_json:
+        click.echo(to_json(read_table(study, store, datasets.fingerprint)))
+        return
+    from normlab.report import write_report
+
+    table = read_table(study, store, datasets.fingerprint, details=True)
+    name = "-".join(filter(None, [study.name, study.scale]))
+    path = write_report(study, table, Path(folder) if folder else store.root / "reports" / name)
+    _print_answer(study, table)
+    click.echo(f"report: {path}")
+
+
+@commands.command()
+@_study_arguments
+@click.option("--csv", "as_csv", type=click.Choice(["arms", "contrasts"]), help="Print one table as CSV.")
+@click.option("--json", "as_json", is_flag=True, help="Print both tables as JSON.")
+def compare(
+    study_name: str, overrides: tuple[str, ...], scale: str | None, store_path: str | None, as_csv: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Print a study's arms and contrasts, with intervals."""
+    from normlab import datasets
+    from normlab.table import arm_rows, contrast_rows, read_table, to_csv, to_json
+
+    study, store = _open(study_name, scale, overrides, store_path)
+    table = read_table(study, store, datasets.fingerprint)
+    if as_json:
+        click.echo(to_json(table))
+    elif as_csv:
+        click.echo(to_csv(arm_rows(table) if as_csv == "arms" else contrast_rows(table)), nl=False)
+    else:
+        _print_answer(study, table)
+
+
+@commands.command()
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def studies(as_json: bool) -> None:
+    """List the studies that come with normlab."""
+    from normlab.study import Study, shipped_studies
+
+    loaded = {name: Study.load(path) for name, path in shipped_studies().items()}
+    if as_json:
+        rows = {n: {"question": s.question, "scales": list(s.scales), "path": s.path} for n, s in loaded.items()}
+        click.echo(json.dumps(rows))
+        return
+    _table([{"study": n, "question": s.question, "scales": ", ".join(s.scales)} for n, s in loaded.items()])
+
+
+@commands.command()
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def settings(as_json: bool) -> None:
+    """List every setting a study may use, with its default and what is allowed."""
+    from normlab.trial import SETTINGS, TrialSpec, allowed
+
+    rows = []
+    for name in SETTINGS:
+        field = TrialSpec.model_fields[name]
+        default = None if field.is_required() else field.default
+        about = field.description or ""
+        rows.append({"setting": name, "default": default, "allowed": allowed(name), "about": about})
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    required = {name for name in SETTINGS if TrialSpec.model_fields[name].is_required()}
+    _table([row | {"default": "required" if row["setting"] in required else _word(row["default"])} for row in rows])
+
+
+@commands.command()
+@click.argument("notation")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--to", "picture", metavar="FILE", help="Also draw it, as .svg, .pdf or .png.")
+@click.option("--in-channels", default=3, show_default=True, type=click.IntRange(1, 1024))
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def show(notation: str, overrides: tuple[str, ...], picture: str | None, in_channels: int, as_json: bool) -> None:
+    """Show a network's layers, shapes, parameters and work. Settings such as norm=batch image_size=224 may follow."""
+    from normlab.study import read_overrides
+    from normlab.summary import network_rows
+
+    given = read_overrides(overrides)
+    spec_settings = {"data": "-", "epochs": 1, "image_size": 32, **given, "network": notation}
+    from normlab.trial import make_spec
+
+    spec = make_spec(spec_settings, lambda key: "override: " if key in given else "")
+    rows = network_rows(spec, in_channels)
+    total, macs = sum(row["parameters"] for row in rows), sum(row["MACs"] for row in rows)
+    if as_json:
+        click.echo(json.dumps({"layers": rows, "parameters": total, "macs": macs}))
+    else:
+        _table([{**row, "parameters": f"{row['parameters']:,}", "MACs": f"{row['MACs']:,}"} for row in rows])
+        click.echo(f"{total:,} parameters; {macs / 1e6:,.1f} MMAC forward an image")
+    if picture:
+        from normlab.diagram import draw_network
+
+        _require_picture(picture)
+        draw_network(
+            notation, Path(picture), in_channels=in_channels, image_size=spec.image_size or 32, norm=spec.norm,
+            norm_position=spec.norm_position, activation=spec.activation,
+        )  # fmt: skip
+        click.echo(f"drawn: {picture}", err=True)
+
+
+@commands.command()
+@click.argument("overrides", nargs=-1, metavar="KEY=VALUE...", required=True)
+@click.option("--store", "store_path", metavar="FOLDER", help="Where results are kept. [normlab-store]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def train(overrides: tuple[str, ...], store_path: str | None, device: str, as_json: bool) -> int:
+    """Train one trial: normlab train data=digits split=fraction network=8K-2C2B-10D epochs=10."""
+    from normlab import datasets
+    from normlab.grid import arms, trials
+    from normlab.store import Store
+    from normlab.study import single_trial
+
+    study = single_trial(overrides)
+    store = Store(Path(store_path)) if store_path else Store.default()
+    code = _run(study, store, 1, device, 1, True, False, False)
+    trial = trials(study, arms(study)[0], datasets.fingerprint)[0]
+    result = store.load(trial.id)
+    if result is None:
+        return code
+    if as_json:
+        click.echo(json.dumps({"id": result.id, "status": result.status, "metrics": dict(result.metrics)}))
+    else:
+        _table(
+            [{"metric": name, "value": f"{value:.4f}".removesuffix(".0000")} for name, value in result.metrics.items()]
+        )
+        click.echo(f"{result.status}: {store.root / 'trials' / result.id}")
+    return code
+
+
+@commands.group(cls=_Group)
+def data() -> None:
+    """List, fetch and look at data sets."""
+
+
+@data.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def data_list(as_json: bool) -> None:
+    """List the data sets that are known or found in $NORMLAB_DATA and the cache."""
+    from dataclasses import asdict
+
+    from normlab import datasets
+
+    rows = [asdict(entry) for entry in datasets.catalogue()]
+    if as_json:
+        click.echo(json.dumps(rows, default=str))
+    else:
+        _table(rows)
+
+
+@data.command("fetch")
+@click.argument("name")
+@click.option("--image-size", type=click.IntRange(1, 1024), help="Pixels, for folders.")
+@click.option("--max-bad-images", default=0, type=click.IntRange(0), help="Skip up to this many unreadable images.")
+def data_fetch(name: str, image_size: int | None, max_bad_images: int) -> None:
+    """Find or download a data set, check it, decode it once and keep it."""
+    from normlab import datasets
+
+    images = datasets.load(name, image_size=image_size, max_bad_images=max_bad_images)
+    click.echo(f"{name}: {len(images.train_labels):,} training and {len(images.test_labels):,} test images are ready")
+
+
+@data.command("show")
+@click.argument("name")
+@click.option("--image-size", type=click.IntRange(1, 1024), help="Pixels, for folders.")
+@click.option("--to", "picture", metavar="FILE", help="Also draw samples of each class, as .svg, .pdf or .png.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def data_show(name: str, image_size: int | None, picture: str | None, as_json: bool) -> None:
+    """Show a data set's sizes and class counts, and draw samples of each class."""
+    from normlab import datasets
+
+    images = datasets.load(name, image_size=image_size)
+    rows = []
+    for label, name_of_class in enumerate(images.classes):
+        train, test = (int((labels == label).sum()) for labels in (images.train_labels, images.test_labels))
+        rows.append({"class": name_of_class, "training images": train, "test images": test})
+    shape = "×".join(map(str, images.train_images.shape[1:]))
+    if as_json:
+        click.echo(json.dumps({"name": name, "fingerprint": images.fingerprint, "shape": shape, "classes": rows}))
+    else:
+        _table(rows)
+        click.echo(
+            f"{name}: {len(images.train_labels):,} training and {len(images.test_labels):,} test images of {shape}, "
+            f"fingerprint {images.fingerprint}"
+        )
+    if picture:
+        from normlab.datasets.samples import draw_samples
+
+        _require_picture(picture)
+        draw_samples(images, Path(picture))
+        click.echo(f"drawn: {picture}", err=True)
+
+
+def _require_picture(path: str) -> None:
+    if Path(path).suffix not in {".svg", ".pdf", ".png"}:
+        raise UsageError(f"--to {path}: write a file that ends in .svg, .pdf or .png")
+    if not Path(path).resolve().parent.is_dir():
+        raise UsageError(f"--to {path}: the folder does not exist")
+
+
+def _print_answer(study: "Study", table: Any) -> None:
+    from normlab.table import arm_summary, contrast_summary
+
+    click.echo(_headline(study))
+    _table(arm_summary(table))
+    contrasts = contrast_summary(table)
+    if contrasts:
+        click.echo()
+        _table(contrasts)
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> None:
+    """Prints rows as columns; in a pipe, as wide as they are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        click.echo("(none)")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in rows[0]:
+        numeric = all(isinstance(row[name], int | float) or str(row[name])[:1].isdigit() for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_word(row[name]) for name in rows[0]))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    console.print(table)
+
+
+def _word(value: Any) -> str:
+    from normlab.study import label_of
+
+    return "-" if value is None else label_of(value)
+
+
+def _flops(flops: float) -> str:
+    for limit, unit in ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP")):
+        if flops >= limit:
+            return f"{flops / limit:,.1f} {unit}"
+    return f"{flops / 1e6:,.1f} MFLOP"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:,.1f} days"

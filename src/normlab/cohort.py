@@ -1,0 +1,74 @@
+"""Convolution, dense layer and dropout over T trials that are trained together as one program.
+
+Activations flow as [N, T·C, H, W] and [N, T·F]. Every parameter's first dimension is T times that of one trial, so
+that `p.chunk(T)` is the parameter by trial. With T = 1 each layer is the ordinary one, at no cost.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Convolution(nn.Module):
+    """T convolutions 3×3 of stride 1 and padding same: [N, T·C_in, H, W] → [N, T·C_out, H, W]."""
+
+    def __init__(self, weights: Sequence[torch.Tensor], *, bias: bool) -> None:
+        """`weights` are those of each trial, [C_out, C_in, 3, 3]; biases start at zero."""
+        super().__init__()
+        self.num_trials = len(weights)
+        self.weight = nn.Parameter(torch.cat(list(weights)))
+        self.bias = nn.Parameter(torch.zeros(self.weight.shape[0], dtype=self.weight.dtype)) if bias else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x, self.weight, self.bias, padding=1, groups=self.num_trials)
+
+
+class Linear(nn.Module):
+    """T dense layers: [N, T·F_in] → [N, T·F_out]."""
+
+    def __init__(self, weights: Sequence[torch.Tensor]) -> None:
+        """`weights` are those of each trial, [F_out, F_in]; biases start at zero."""
+        super().__init__()
+        self.num_trials = len(weights)
+        self.weight = nn.Parameter(torch.cat(list(weights)))
+        self.bias = nn.Parameter(torch.zeros(self.weight.shape[0], dtype=self.weight.dtype))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.num_trials == 1:
+            return F.linear(x, self.weight, self.bias)
+        x_TNF = x.view(x.shape[0], self.num_trials, -1).transpose(0, 1)
+        weight_TOF = self.weight.view(self.num_trials, -1, self.weight.shape[1])
+        y_TNO = torch.baddbmm(self.bias.view(self.num_trials, 1, -1), x_TNF, weight_TOF.transpose(1, 2))
+        return y_TNO.transpose(0, 1).reshape(x.shape[0], -1)
+
+
+class Dropout(nn.Module):
+    """Inverted dropout of each trial's features by its own rate and its own generator: [N, T·F] → [N, T·F].
+
+    `generators` is set for the time of training; without them masks come from torch's global generator.
+    """
+
+    def __init__(self, rates: Sequence[float]) -> None:
+        super().__init__()
+        self.rates = tuple(rates)
+        self.generators: Sequence[torch.Generator | None] = [None] * len(self.rates)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or not any(self.rates):
+            return x
+        features = x.view(x.shape[0], len(self.rates), -1)
+        shape_NF = (features.shape[0], features.shape[2])
+        masks = []
+        for rate, generator in zip(self.rates, self.generators, strict=True):
+            uniform_NF = torch.rand(shape_NF, generator=generator, device=x.device)
+            masks.append((uniform_NF >= rate).to(x.dtype) * (1 / (1 - rate)))
+        return (features * torch.stack(masks, dim=1)).view(x.shape)
+
+
+class Flatten(nn.Module):
+    """[N, T·C, H, W] → [N, T·C·H·W], channel by channel whatever the layout in memory."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1)

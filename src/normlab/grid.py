@@ -1,0 +1,120 @@
+"""From a study to its arms and trials: the full grid, or one factor at a time around the first levels. Pure."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from normlab.errors import UsageError
+from normlab.trial import TrialSpec, make_spec, trial_id
+
+if TYPE_CHECKING:  # a study checks itself against its own grid
+    from normlab.study import Study
+
+MAX_ARMS = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One combination of levels. Its trials differ only by seed."""
+
+    levels: Mapping[str, str]  # factor → label
+    settings: Mapping[str, Any]  # all but seed and data fingerprint
+
+    @property
+    def label(self) -> str:
+        return ", ".join(f"{factor} {level}" for factor, level in self.levels.items()) or "base"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """Two arms of a study, the first minus the second. `planned` if the study file named it."""
+
+    first: Arm
+    second: Arm
+    factor: str
+    planned: bool
+
+    @property
+    def label(self) -> str:
+        a, b = self.first.levels[self.factor], self.second.levels[self.factor]
+        others = ", ".join(f"{f} {level}" for f, level in self.first.levels.items() if f != self.factor)
+        return f"{self.factor}: {a} − {b}" + (f" at {others}" if others else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A spec with its id, and the seed under which its arm counts it."""
+
+    id: str
+    spec: TrialSpec
+
+
+def arms(study: "Study") -> tuple[Arm, ...]:
+    """All combinations of levels, the last factor turning fastest; or the first levels and each other level alone."""
+    sizes = [len(factor.levels) for factor in study.factors]
+    count = 1
+    for size in sizes:
+        count *= size
+    if study.vary == "grid" and count > MAX_ARMS:
+        raise UsageError(f"study {study.name}: the grid has {count:,} arms; at most {MAX_ARMS:,} are allowed")
+    if study.vary == "grid":
+        indices: Iterator[tuple[int, ...]] = itertools.product(*map(range, sizes))
+    else:
+        indices = _one_at_a_time(sizes)
+    return tuple(_arm(study, index) for index in indices)
+
+
+def trials(study: "Study", arm: Arm, fingerprint: Callable[[str], str]) -> tuple[Trial, ...]:
+    """The trials of one arm, one a seed. `fingerprint` tells the identity of a data set by its name."""
+    print_ = fingerprint(str(arm.settings["data"]))
+    specs = [make_spec({**arm.settings, "seed": seed, "data_fingerprint": print_}) for seed in study.seeds]
+    return tuple(Trial(id=trial_id(spec), spec=spec) for spec in specs)
+
+
+def contrasts(study: "Study") -> tuple[Contrast, ...]:
+    """The contrasts named in the study; without any, each level of each factor against its first, as exploratory."""
+    everything = arms(study)
+    found: list[Contrast] = []
+    for named in study.contrasts:
+        found += _pairs(everything, named.factor, named.first, named.second, named.at, planned=True)
+    if study.contrasts:
+        return tuple(found)
+    for factor in study.factors:
+        first, *others = factor.levels
+        for other in others:
+            found += _pairs(everything, factor.name, other.label, first.label, {}, planned=False)
+    return tuple(found)
+
+
+def _pairs(
+    everything: tuple[Arm, ...],
+    factor: str,
+    first: str,
+    second: str,
+    at: Mapping[str, tuple[str, ...]],
+    *,
+    planned: bool,
+) -> Iterator[Contrast]:
+    by_levels = {tuple(sorted(arm.levels.items())): arm for arm in everything}
+    for arm in everything:
+        if arm.levels[factor] == first and all(arm.levels[f] in labels for f, labels in at.items()):
+            partner = by_levels.get(tuple(sorted({**arm.levels, factor: second}.items())))
+            if partner is not None:
+                yield Contrast(first=arm, second=partner, factor=factor, planned=planned)
+
+
+def _one_at_a_time(sizes: list[int]) -> Iterator[tuple[int, ...]]:
+    yield (0,) * len(sizes)
+    for position, size in enumerate(sizes):
+        for level in range(1, size):
+            yield tuple(level if i == position else 0 for i in range(len(sizes)))
+
+
+def _arm(study: "Study", index: tuple[int, ...]) -> Arm:
+    settings: dict[str, Any] = dict(study.base)
+    levels = {}
+    for factor, i in zip(study.factors, index, strict=True):
+        settings |= factor.levels[i].settings
+        levels[factor.name] = factor.levels[i].label
+    return Arm(levels=levels, settings=settings)

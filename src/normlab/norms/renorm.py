@@ -1,0 +1,90 @@
+"""Batch renormalization (Ioffe 2017, algorithms 1 and 2), clipped by a ramp, by constants, or not at all."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from normlab.norms.statistics import StatisticsNorm
+
+
+@dataclass(frozen=True, kw_only=True)
+class RampedClip:
+    """r_max and d_max as functions of the training step: (1, 0), plain batch normalization, until `start`; then
+    linear, to `r_max` at step `r_end` and `d_max` at step `d_end`. The defaults are Ioffe 2017, section 4.1."""
+
+    start: float = 5_000
+    r_end: float = 40_000
+    d_end: float = 25_000
+    r_max: float = 3.0
+    d_max: float = 5.0
+
+    def __call__(self, step: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        r_share = ((step - self.start) / (self.r_end - self.start)).clamp(0, 1)
+        d_share = ((step - self.start) / (self.d_end - self.start)).clamp(0, 1)
+        return 1 + (self.r_max - 1) * r_share, self.d_max * d_share
+
+
+def fixed_clip(r_max: float, d_max: float) -> RampedClip:
+    """The same clips from the first step on; infinite ones clip nothing."""
+    return RampedClip(start=-2, r_end=-1, d_end=-1, r_max=r_max, d_max=d_max)
+
+
+PLAIN = fixed_clip(1.0, 0.0)
+
+
+def ramp_for(total_steps: int) -> RampedClip:
+    """Ioffe's ramp as the same fractions of a training of `total_steps` that his steps are of the paper's own
+    training (60 epochs of 45,000 images in batches of 16: 168,780 steps)."""
+    unit = total_steps / 168_780
+    return RampedClip(start=5_000 * unit, r_end=40_000 * unit, d_end=25_000 * unit)
+
+
+class BatchRenorm(StatisticsNorm):
+    """y = ((x − μ_B) / σ_B · r + d) γ + β with r = clip(σ_B / σ, 1/r_max, r_max), d = clip((μ_B − μ) / σ, ±d_max).
+
+    σ_B = √(biased variance + ε); μ and σ are moving averages of the mean and of σ_B itself (not of the variance), from
+    before the step, σ never taken below √ε; r and d are constants in the gradient. Inference: (x − μ) / σ · γ + β.
+    """
+
+    running_mean: torch.Tensor
+    running_std: torch.Tensor
+    num_steps: torch.Tensor
+
+    def __init__(self, num_features: int, *, eps: float, momentum: float, clip: RampedClip) -> None:
+        super().__init__()
+        self.eps, self.momentum, self.clip = eps, momentum, clip
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_std", torch.ones(num_features))
+        self.register_buffer("num_steps", torch.zeros((), dtype=torch.float64))
+
+    def plain(self) -> None:
+        self.clip = PLAIN
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            running_var_C = (self.running_std.square() - self.eps).clamp(min=0)
+            return F.batch_norm(x, self.running_mean, running_var_C, self.weight, self.bias, False, 0.0, self.eps)
+        r_C, d_C = self._correct(x.detach())
+        # The correction is affine per channel, so plain batch normalization carries it in its own γ and β.
+        weight_C, bias_C = self.weight * r_C, self.weight * d_C + self.bias
+        return F.batch_norm(x, None, None, weight_C, bias_C, True, 0.0, self.eps)
+
+    @torch.no_grad()
+    def _correct(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """r and d of this batch, per channel; then the moving averages and the step move on."""
+        dims = [0, *range(2, x.dim())]
+        var_C, mean_C = torch.var_mean(x.to(self.running_mean.dtype), dims, correction=0)
+        std_C = (var_C + self.eps).sqrt()
+        reference_C = self.running_std.clamp(min=math.sqrt(self.eps))
+        r_max, d_max = (limit.to(std_C.dtype) for limit in self.clip(self.num_steps))
+        r_C = (std_C / reference_C).clamp(1 / r_max, r_max)
+        d_C = ((mean_C - self.running_mean) / reference_C).clamp(-d_max, d_max)
+        self.running_mean.lerp_(mean_C, self.momentum)
+        self.running_std.lerp_(std_C, self.momentum)
+        self.num_steps += 1
+        return r_C, d_C

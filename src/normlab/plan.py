@@ -1,0 +1,159 @@
+"""The plan of a study: its trials, which of them are finished, whether the rest can be trained, and what that costs."""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from normlab import datasets
+from normlab.datasets.split import split_sizes
+from normlab.errors import UsageError
+from normlab.grid import Trial, arms, trials
+from normlab.notation import forward_macs, layer_shapes, num_classes, parse_notation
+from normlab.store import State, Store
+from normlab.study import Study
+from normlab.trial import NEEDS_TWO_VALUES, TrialSpec
+
+TRAINING_PASSES = 3  # the backward pass costs about twice the forward one
+FLOPS_PER_MAC = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All trials of a study, each once, one seed of every arm before the second of any."""
+
+    trials: tuple[Trial, ...]
+    states: Mapping[str, State]
+    reasons: Mapping[str, str]  # of failed and damaged trials
+    flops: Mapping[str, float]  # of training, by trial
+
+    def missing(self) -> tuple[Trial, ...]:
+        """What a run has to train: failed trials and damaged records are tried again."""
+        return tuple(trial for trial in self.trials if self.states[trial.id] in {"missing", "failed"})
+
+    def count(self, state: State) -> int:
+        return sum(found == state for found in self.states.values())
+
+
+def make_plan(study: Study, store: Store) -> Plan:
+    """Looks every trial up in the store, and checks that each could be trained on its data."""
+    by_arm = [trials(study, arm, datasets.fingerprint) for arm in arms(study)]
+    unique = {trial.id: trial for row in zip(*by_arm, strict=True) for trial in row}
+    states, reasons = look_up(store, unique)
+    flops: dict[str, float] = {}
+    costs: dict[TrialSpec, float] = {}  # trials that differ by seed alone are checked once
+    for trial in unique.values():
+        shape = trial.spec.model_copy(update={"seed": 0})
+        if shape not in costs:
+            costs[shape] = _checked_flops(shape, f"study {study.path or study.name}: ")
+        flops[trial.id] = costs[shape]
+    return Plan(trials=tuple(unique.values()), states=states, reasons=reasons, flops=flops)
+
+
+def look_up(store: Store, unique: Mapping[str, Trial]) -> tuple[dict[str, State], dict[str, str]]:
+    """The state of each trial, and the reasons of those that failed or whose record is damaged."""
+    states: dict[str, State] = {}
+    reasons = store.failures(unique)
+    for trial_id in unique:
+        try:
+            result = store.load(trial_id)
+        except ValueError as error:
+            states[trial_id], reasons[trial_id] = "failed", str(error)
+            continue
+        if result is not None:
+            states[trial_id] = result.status
+        elif store.is_claimed(trial_id):
+            states[trial_id] = "running"
+        else:
+            states[trial_id] = "failed" if trial_id in reasons else "missing"
+    return states, reasons
+
+
+def training_flops(spec: TrialSpec, num_train: int, channels: int, image_size: int) -> float:
+    """Floating-point operations of a whole training: convolutions and dense layers, forward and backward."""
+    copies = spec.copies if spec.augment == "copies" else 1
+    macs = forward_macs(spec.network, channels, image_size)
+    return float(FLOPS_PER_MAC * TRAINING_PASSES * macs * num_train * copies * spec.epochs)
+
+
+def _checked_flops(spec: TrialSpec, where: str) -> float:
+    """Raises UsageError where a spec cannot be trained on its data; else what it costs."""
+    info = datasets.describe(spec.data, image_size=spec.image_size)
+    num_train, _ = split_sizes(
+        info,
+        split=spec.split,
+        test_fraction=spec.test_fraction,
+        train_images=spec.train_images,
+        test_images=spec.test_images,
+    )
+    layers = parse_notation(spec.network)
+    if num_classes(layers) != len(info.classes):
+        better = spec.network.rpartition("-")[0] + f"-{len(info.classes)}D"
+        raise UsageError(
+            f"{where}network '{spec.network}' has {num_classes(layers)} outputs, but {spec.data} has "
+            f"{len(info.classes)} classes; write {better}"
+        )
+    examples = num_train * (spec.copies if spec.augment == "copies" else 1)
+    if spec.batch_size > examples:
+        raise UsageError(
+            f"{where}batch_size {spec.batch_size} exceeds the {examples:,} training images; write at most {examples}"
+        )
+    _require_two_values(spec, examples, info.channels, info.image_size, where)
+    return training_flops(spec, num_train, info.channels, info.image_size)
+
+
+def _require_two_values(spec: TrialSpec, examples: int, channels: int, image_size: int, where: str) -> None:
+    """A norm that divides by a batch's deviation needs two values a channel, in the last, smaller batch too."""
+    if spec.norm not in NEEDS_TWO_VALUES:
+        return
+    rows = list(layer_shapes(parse_notation(spec.network), channels, image_size))
+    normalized = [row for row in rows[:-1] if row.kind == "convolution" or (row.kind == "dense" and spec.norm_dense)]
+    smallest = examples % spec.batch_size or spec.batch_size
+    for row in normalized:
+        if smallest * math.prod(row.shape[1:]) < 2:
+            which = "each batch" if smallest == spec.batch_size else f"the last of an epoch's {examples:,} images"
+            raise UsageError(
+                f"{where}batch_size {spec.batch_size} leaves norm {spec.norm} one value a channel in {row.name} "
+                f"({which} makes a batch of {smallest}), and it needs two; change batch_size or train_images"
+            )
+
+
+def estimate_seconds(
+    missing: Sequence[Trial], flops: Mapping[str, float], rate: Callable[[TrialSpec], float], workers: int
+) -> float:
+    """Seconds to train what is missing: FLOPs over the rate, in FLOP/s, that one worker reaches on each shape."""
+    seconds = [flops[trial.id] / rate(trial.spec) for trial in missing]
+    return max(sum(seconds) / workers, max(seconds, default=0.0))
+
+
+def speed_class(spec: TrialSpec) -> tuple[object, ...]:
+    """Trials of one class run at about one rate."""
+    return (spec.network, spec.norm, spec.activation, spec.batch_size, spec.precision, spec.image_size, spec.augment)
+
+
+def cohorts(missing: Sequence[Trial], size: int) -> list[list[Trial]]:
+    """Groups trials that may be trained as one program, at most `size` together, in the order of the plan.
+
+    A pure function of what was missing: the same study, resumed, makes the same cohorts.
+    """
+    groups: dict[tuple[object, ...], list[list[Trial]]] = {}
+    for trial in missing:
+        chunks = groups.setdefault(cohort_key(trial.spec), [])
+        if not chunks or len(chunks[-1]) >= size:
+            chunks.append([])
+        chunks[-1].append(trial)
+    position = {trial.id: i for i, trial in enumerate(missing)}
+    return sorted(itertools.chain.from_iterable(groups.values()), key=lambda chunk: position[chunk[0].id])
+
+
+# What may differ between the trials of a cohort; everything else must agree.
+FREE_IN_COHORT = frozenset(
+    {
+        "seed", "learning_rate", "beta1", "beta2", "optimizer_eps", "momentum", "nesterov", "weight_decay", "schedule",
+        "step_at", "step_factors", "warmup_epochs", "slope", "rotation_degrees", "shift_fraction", "horizontal_flip",
+    }
+)  # fmt: skip
+
+
+def cohort_key(spec: TrialSpec) -> tuple[object, ...]:
+    return tuple(value for name, value in spec.model_dump().items() if name not in FREE_IN_COHORT)

@@ -1,0 +1,54 @@
+"""Where a result came from: versions, commit, machine. Nothing here takes part in a trial's identity."""
+
+import functools
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+
+@functools.cache
+def environment() -> dict[str, str]:
+    """Versions, commit and machine, read once a process, without importing what it names."""
+    return {
+        "normlab_version": metadata.version("normlab"),
+        "commit": source_commit(),
+        "torch": metadata.version("torch"),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        "cores": str(os.cpu_count()),
+    }
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    if sys.platform == "darwin":
+        return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
+    return platform.processor() or platform.machine()
+
+
+def source_commit() -> str:
+    """The commit of normlab's own checkout, with `+changes` where files differ from it; empty where it is installed."""
+    package = Path(__file__).resolve().parent
+    top = _output("git", "-C", str(package), "rev-parse", "--show-toplevel")
+    if not top or Path(top) / "src" / "normlab" != package:
+        return ""
+    commit = _output("git", "-C", top, "rev-parse", "--short=12", "HEAD")
+    changed = _output("git", "-C", top, "status", "--porcelain", "--", "src")
+    return commit + ("+changes" if commit and changed else "")
+
+
+def _output(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""

@@ -1,0 +1,102 @@
+"""The result of a trial: what was measured, with the spec that was trained and where it came from.
+
+A result is two JSON files a person can read: `result.json`, small, with the spec, the final metrics, the provenance
+and the SHA-256 of the other; and `details.json` with what grows: the curves and the confusion matrix.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from normlab.trial import FORMAT_VERSION, TrialSpec
+
+Status = Literal["finished", "diverged"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Details:
+    """What a result holds beyond its final metrics.
+
+    `curves` maps a name to one value per entry of `curves["epoch"]` (epochs finished; None where it was not measured):
+    train_loss and train_accuracy (running, dropout on), test_loss, test_accuracy, learning_rate. `confusion` counts
+    test images, rows the true class, columns the predicted one.
+    """
+
+    curves: Mapping[str, list[float | None]] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    confusion: list[list[int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A finished or diverged trial.
+
+    `metrics` holds, at the end of the last epoch: test_accuracy and test_loss, with the moving averages of a norm that
+    keeps any; test_accuracy_recomputed (statistics recomputed over training images) and test_accuracy_batch (those of
+    the test batch) where it does; train_loss, train_accuracy; num_test. Accuracies are fractions of 1.
+    A diverged trial has no final metrics but num_test; its curves stop at `diverged_epoch`.
+    """
+
+    id: str
+    spec: TrialSpec
+    status: Status
+    metrics: Mapping[str, float]
+    diverged_epoch: int | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    details: Details | None = None  # None when it was not asked for
+
+
+def details_to_json(details: Details) -> str:
+    return _dump({"curves": details.curves, "classes": details.classes, "confusion": details.confusion})
+
+
+def details_from_json(text: str) -> Details:
+    tree = json.loads(text)
+    return Details(curves=tree["curves"], classes=tuple(tree["classes"]), confusion=tree["confusion"])
+
+
+def result_to_json(result: Result, files: Mapping[str, str]) -> str:
+    """`files` maps the name of each further file of the result to its SHA-256."""
+    return _dump(
+        {
+            "format": FORMAT_VERSION,
+            "id": result.id,
+            "status": result.status,
+            "metrics": result.metrics,
+            "diverged_epoch": result.diverged_epoch,
+            "spec": result.spec.model_dump(mode="json"),
+            "provenance": result.provenance,
+            "files": files,
+        }
+    )
+
+
+def result_from_json(text: str) -> tuple[Result, dict[str, str]]:
+    """The result without its details, and the SHA-256 of its files. Raises ValueError where it is not one of ours."""
+    tree = json.loads(text)
+    if not isinstance(tree, dict) or tree.get("format") != FORMAT_VERSION:
+        raise ValueError(
+            f"written in format {tree.get('format') if isinstance(tree, dict) else None!r}, not {FORMAT_VERSION}"
+        )
+    try:
+        result = Result(
+            id=tree["id"],
+            spec=TrialSpec.model_validate_json(json.dumps(tree["spec"])),
+            status=tree["status"],
+            metrics=tree["metrics"],
+            diverged_epoch=tree["diverged_epoch"],
+            provenance=tree["provenance"],
+        )
+        return result, dict(tree["files"])
+    except KeyError as error:
+        raise ValueError(f"the key {error} is missing") from None
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _dump(tree: Mapping[str, Any]) -> str:
+    return json.dumps(tree, indent=1, allow_nan=False, ensure_ascii=False) + "\n"

@@ -1,0 +1,323 @@
+"""The runner: trains what is missing of a study on worker processes, stores each result, and shows how far it is.
+
+Workers are `python -m normlab.worker` processes that speak JSON lines; they train and return, and only the runner
+writes the store. A worker that dies fails the trials it held, and those alone; what is finished is never lost.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from normlab import datasets
+from normlab.errors import UsageError
+from normlab.grid import Trial
+from normlab.plan import Plan, cohorts, make_plan
+from normlab.provenance import environment
+from normlab.result import Details, Result
+from normlab.store import HEARTBEAT_SECONDS, Store
+from normlab.study import Study
+
+TICK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """How far a run is; `seconds_left` is None before there is anything to go by."""
+
+    total: int
+    finished: int  # in this run and before
+    diverged: int
+    failed: int
+    running: tuple[str, ...]
+    loss: float | None
+    accuracy: float | None
+    images_per_second: float
+    seconds_left: float | None
+
+
+@dataclass(kw_only=True)
+class RunSummary:
+    trained: int = 0
+    diverged: int = 0
+    already_finished: int = 0
+    elsewhere: int = 0  # claimed by another runner
+    failures: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def run(
+    study: Study,
+    *,
+    store: Store | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    cohort: int = 1,
+    save_weights: bool = False,
+    fail_fast: bool = False,
+    report: Callable[[RunStatus], None] = lambda status: None,
+) -> RunSummary:
+    """Trains the missing trials of a study and stores their results.
+
+    `workers` processes (default: one a core, on a GPU one) take cohorts of up to `cohort` trials. KeyboardInterrupt
+    leaves the store in order: finished trials stay, running ones are given up.
+    """
+    store = store or Store.default()
+    plan = make_plan(study, store)
+    store.require_writable()
+    for trial in plan.missing():
+        store.set_aside(trial.id)  # a damaged record, if any
+    for data in sorted({(t.spec.data, t.spec.image_size or 0) for t in plan.missing()}):
+        datasets.load(data[0], image_size=data[1] or None)  # decoded once, before any worker needs it
+    device = resolve_device(device)
+    count = workers or ((os.cpu_count() or 1) if device == "cpu" else 1)
+    chunks = cohorts(plan.missing(), cohort)
+    runner = _Run(plan, store, chunks, device=device, save_weights=save_weights, fail_fast=fail_fast, report=report)
+    started = time.monotonic()
+    try:
+        runner.go(min(count, len(chunks)))
+    finally:
+        runner.close()
+        runner.summary.seconds = time.monotonic() - started
+    return runner.summary
+
+
+def resolve_device(device: str) -> str:
+    """`auto` is a CUDA device where there is one, else the CPU; torch is imported only where that is in question."""
+    if device == "cpu" or (device == "auto" and shutil.which("nvidia-smi") is None):
+        return "cpu"
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = "unknown"
+    if kind not in {"cuda", "mps"}:
+        raise UsageError(f"device '{device}' is not known; allowed: auto, cpu, cuda, cuda:N, mps")
+    if not (torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()):
+        raise UsageError(f"device '{device}' is not available on this machine; write --device cpu")
+    return device
+
+
+@dataclass
+class _Worker:
+    """A process and the cohort it holds."""
+
+    process: subprocess.Popen[str]
+    log: Any
+    held: list[Trial] = field(default_factory=list)
+    started: str = ""
+    progress: dict[str, Any] = field(default_factory=dict)
+
+
+class _Run:
+    """The state of one run: workers, what waits, what was done."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        chunks: Sequence[list[Trial]],
+        *,
+        device: str,
+        save_weights: bool,
+        fail_fast: bool,
+        report: Callable[[RunStatus], None],
+    ) -> None:
+        self.plan, self.store, self.waiting = plan, store, list(chunks)
+        self.device, self.fail_fast, self.report = device, fail_fast, report
+        self.weights_folder = tempfile.mkdtemp(prefix=".weights-", dir=store.root) if save_weights else None
+        self.workers: list[_Worker] = []
+        self.messages: queue.Queue[tuple[_Worker, str]] = queue.Queue()
+        already = plan.count("finished") + plan.count("diverged")
+        self.summary = RunSummary(already_finished=already)
+        self.diverged_before = plan.count("diverged")
+        self.total_flops = sum(plan.flops[trial.id] for chunk in chunks for trial in chunk)
+        self.done_flops, self.done_images = 0.0, 0
+        self.began = time.monotonic()
+
+    def go(self, count: int) -> None:
+        """Starts workers and serves them until nothing waits and nothing runs."""
+        for _ in range(count):
+            self.workers.append(self._start_worker())
+        for worker in list(self.workers):
+            self._assign(worker)
+        beat = time.monotonic()
+        while any(worker.held for worker in self.workers):
+            with contextlib.suppress(queue.Empty):
+                worker, line = self.messages.get(timeout=TICK_SECONDS)
+                self._handle(worker, line)
+            if time.monotonic() - beat > HEARTBEAT_SECONDS:
+                beat = time.monotonic()
+                self.store.beat(trial.id for worker in self.workers for trial in worker.held)
+            self.report(self.status())
+        self.report(self.status())
+
+    def close(self) -> None:
+        """Ends all workers and gives up what they still hold."""
+        for worker in self.workers:
+            with contextlib.suppress(OSError):
+                worker.process.kill()
+            worker.process.wait()
+            for pipe in (worker.process.stdin, worker.process.stdout, worker.log):
+                with contextlib.suppress(OSError):
+                    if pipe is not None:
+                        pipe.close()
+            for trial in worker.held:
+                self.store.release(trial.id)
+        if self.weights_folder:
+            shutil.rmtree(self.weights_folder, ignore_errors=True)
+
+    def status(self) -> RunStatus:
+        elapsed = time.monotonic() - self.began
+        busy = [worker for worker in self.workers if worker.held and worker.progress]
+        images = self.done_images + sum(w.progress["done_images"] for w in busy)
+        flops = self.done_flops
+        for worker in busy:
+            share = worker.progress["done_images"] / worker.progress["total_images"]
+            flops += share * sum(self.plan.flops[trial.id] for trial in worker.held)
+        losses = [w.progress["loss"] for w in busy]
+        accuracies = [w.progress["accuracy"] for w in busy if w.progress["accuracy"] is not None]
+        summary = self.summary
+        return RunStatus(
+            total=len(self.plan.trials),
+            finished=summary.already_finished + summary.trained,
+            diverged=self.diverged_before + summary.diverged,
+            failed=len(summary.failures),
+            running=tuple(trial.id for worker in self.workers for trial in worker.held),
+            loss=sum(losses) / len(losses) if losses else None,
+            accuracy=sum(accuracies) / len(accuracies) if accuracies else None,
+            images_per_second=images / elapsed if elapsed else 0.0,
+            seconds_left=elapsed * (self.total_flops - flops) / flops if flops else None,
+        )
+
+    def _start_worker(self) -> _Worker:
+        threads = 1 if self.device == "cpu" else 2
+        log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives as long as the worker
+        process = subprocess.Popen(
+            [sys.executable, "-m", "normlab.worker", self.device, str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            start_new_session=True,  # Ctrl-C reaches the runner, which decides
+        )
+        worker = _Worker(process=process, log=log)
+        threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
+        return worker
+
+    def _listen(self, worker: _Worker) -> None:
+        assert worker.process.stdout is not None
+        with contextlib.suppress(ValueError, OSError):
+            for line in worker.process.stdout:
+                self.messages.put((worker, line))
+        self.messages.put((worker, ""))  # the end: the process is gone
+
+    def _assign(self, worker: _Worker) -> None:
+        """Gives a worker the next cohort whose trials can all be claimed."""
+        for chunk in self._next_chunks():
+            claimed = [trial for trial in chunk if self.store.claim(trial.id)]
+            self.summary.elsewhere += len(chunk) - len(claimed)
+            if not claimed:
+                continue
+            worker.held, worker.progress = claimed, {}
+            worker.started = datetime.now(UTC).isoformat(timespec="seconds")
+            specs = [trial.spec.model_dump(mode="json") for trial in claimed]
+            request = json.dumps({"specs": specs, "weights": self.weights_folder})
+            assert worker.process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # a dead worker is heard of by its listener
+                worker.process.stdin.write(request + "\n")
+                worker.process.stdin.flush()
+            return
+
+    def _next_chunks(self) -> Iterator[list[Trial]]:
+        while self.waiting:
+            yield self.waiting.pop(0)
+
+    def _handle(self, worker: _Worker, line: str) -> None:
+        if worker not in self.workers:
+            return
+        message: dict[str, Any] = json.loads(line) if line else {"failed": _death(worker), "dead": True}
+        if "progress" in message:
+            worker.progress = message["progress"]
+            return
+        held, worker.held = worker.held, []
+        if "outcomes" in message:
+            for trial, outcome in zip(held, message["outcomes"], strict=True):
+                self._save(worker, trial, outcome, len(held))
+        else:
+            self._fail(held, message["failed"])
+        if "dead" in message:
+            self.workers.remove(worker)
+            if not (self.waiting and held):  # a worker that dies before it was given work would die for ever
+                return
+            worker = self._start_worker()
+            self.workers.append(worker)
+        self._assign(worker)
+
+    def _save(self, worker: _Worker, trial: Trial, outcome: dict[str, Any], cohort_size: int) -> None:
+        details = Details(**{**outcome["details"], "classes": tuple(outcome["details"]["classes"])})
+        provenance = environment() | {
+            "device": self.device,
+            "threads": 1 if self.device == "cpu" else 2,
+            "workers": len(self.workers),
+            "cohort_size": cohort_size,
+            "started": worker.started,
+            "seconds": round(outcome["seconds"], 3),
+            "images_per_second": round(outcome["images"] * cohort_size / outcome["seconds"], 1),
+            "flops": self.plan.flops[trial.id],
+        }
+        diverged = outcome["diverged_epoch"] is not None
+        result = Result(
+            id=trial.id,
+            spec=trial.spec,
+            status="diverged" if diverged else "finished",
+            metrics=outcome["metrics"],
+            diverged_epoch=outcome["diverged_epoch"],
+            provenance=provenance,
+            details=details,
+        )
+        files = {}
+        if path := outcome.get("weights_file"):
+            files["model.safetensors"] = Path(path).read_bytes()
+            os.unlink(path)
+        self.store.save(result, files)
+        self.store.release(trial.id)
+        self.summary.trained += 1
+        self.summary.diverged += diverged
+        self.done_flops += self.plan.flops[trial.id]
+        self.done_images += outcome["images"]
+
+    def _fail(self, held: list[Trial], reason: str) -> None:
+        for trial in held:
+            self.store.record_failure(trial.id, reason)
+            self.store.release(trial.id)
+            self.summary.failures[trial.id] = reason
+            self.done_flops += self.plan.flops[trial.id]
+        if self.fail_fast and held:
+            self.waiting.clear()
+
+
+def _death(worker: _Worker) -> str:
+    """Why a worker process ended, in one line."""
+    code = worker.process.wait()
+    worker.log.seek(0)
+    lines = [line.strip() for line in worker.log.read().splitlines() if line.strip()]
+    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+    return f"the worker died: {name}{hint}{'; ' + lines[-1][:300] if lines else ''}"

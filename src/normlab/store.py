@@ -1,0 +1,184 @@
+"""The store: a folder of results, one folder a trial, and nothing beside it that could not be rebuilt from it.
+
+    STORE/trials/TRIAL_ID/result.json, details.json     finished or diverged; never edited
+    STORE/trials/TRIAL_ID/model.safetensors             when weights were asked for
+    STORE/running/TRIAL_ID.json                         a claim; its age is the time since the last heartbeat
+    STORE/failed/TRIAL_ID.json                          the reason of the last failure; removed by a success
+
+A result appears by one rename, complete or not at all. Stores merge by copying.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from normlab.errors import UsageError
+from normlab.result import Result, details_from_json, details_to_json, result_from_json, result_to_json, sha256
+
+HEARTBEAT_SECONDS = 5.0
+STALE_SECONDS = 60.0  # chosen: a runner that is silent for twelve heartbeats is gone
+
+State = Literal["missing", "running", "finished", "diverged", "failed"]
+
+
+@dataclass(frozen=True)
+class Store:
+    root: Path
+
+    @staticmethod
+    def default() -> "Store":
+        """`$NORMLAB_STORE`, or `normlab-store` in the current folder."""
+        return Store(Path(os.environ.get("NORMLAB_STORE") or "normlab-store"))
+
+    def require_writable(self) -> None:
+        """Fails before any work is done where results could not be written."""
+        try:
+            for name in ("trials", "running", "failed"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self.root / "trials"):
+                pass
+        except OSError as error:
+            raise UsageError(
+                f"store {self.root}: cannot be written ({error.strerror}); choose another with --store FOLDER"
+            ) from None
+
+    # Results
+
+    def save(self, result: Result, files: Mapping[str, bytes] | None = None) -> None:
+        """Writes a result; `files` are further ones to keep beside it, such as weights. An existing result stays."""
+        folder = self._folder(result.id)
+        if (folder / "result.json").exists():
+            return
+        content = dict(files or {})
+        if result.details is not None:
+            content["details.json"] = details_to_json(result.details).encode()
+        digests = {name: sha256(data) for name, data in content.items()}
+        content["result.json"] = result_to_json(result, digests).encode()
+        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+        try:
+            for name, data in content.items():
+                _write_durably(temporary / name, data)
+            _sync_folder(temporary)
+            os.replace(temporary, folder)
+            _sync_folder(folder.parent)
+        except OSError:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if not (folder / "result.json").exists():  # otherwise another runner was quicker: the same numbers
+                raise
+        (self.root / "failed" / f"{result.id}.json").unlink(missing_ok=True)
+
+    def load(self, trial_id: str, *, details: bool = False) -> Result | None:
+        """A result, or None where there is none. Raises ValueError, naming the file, where it is damaged."""
+        folder = self._folder(trial_id)
+        path = folder / "result.json"
+        try:
+            text = path.read_text()
+        except FileNotFoundError:
+            return None
+        try:
+            result, files = result_from_json(text)
+            if result.id != trial_id:
+                raise ValueError(f"it is the result of {result.id}")
+            if details:
+                path = folder / "details.json"
+                content = path.read_bytes()
+                if sha256(content) != files.get("details.json"):
+                    raise ValueError("its SHA-256 is not the one in result.json")
+                result = replace(result, details=details_from_json(content.decode()))
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
+        return result
+
+    def set_aside(self, trial_id: str) -> None:
+        """Moves the folder of a damaged result out of the way, as `.damaged-…`; nothing is deleted."""
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self._folder(trial_id), self.root / "trials" / f".damaged-{trial_id}-{time.time_ns()}")
+
+    def ids(self) -> list[str]:
+        """The ids of all results, sorted."""
+        try:
+            names = os.listdir(self.root / "trials")
+        except FileNotFoundError:
+            return []
+        return sorted(name for name in names if not name.startswith("."))
+
+    def failures(self, trial_ids: Iterable[str]) -> dict[str, str]:
+        """The reasons of trials that failed at their last try."""
+        found = {}
+        for trial_id in trial_ids:
+            path = self.root / "failed" / f"{trial_id}.json"
+            if path.exists():
+                try:
+                    found[trial_id] = str(json.loads(path.read_text())["reason"])
+                except (ValueError, KeyError, OSError):
+                    found[trial_id] = "unknown: the record of the failure is unreadable"
+        return found
+
+    def record_failure(self, trial_id: str, reason: str) -> None:
+        content = json.dumps({"id": trial_id, "reason": reason, "time": time.time()}, indent=1)
+        path = self.root / "failed" / f"{trial_id}.json"
+        temporary = path.with_suffix(f".new-{os.getpid()}")
+        _write_durably(temporary, content.encode())
+        os.replace(temporary, path)
+
+    # Claims
+
+    def claim(self, trial_id: str) -> bool:
+        """Takes a trial for this runner. False where another holds it and its heart beats."""
+        path = self._claim(trial_id)
+        content = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+        for _ in range(2):
+            try:
+                with path.open("x") as file:
+                    file.write(content)
+                return True
+            except FileExistsError:
+                if not self.is_claimed(trial_id):
+                    path.unlink(missing_ok=True)
+        return False
+
+    def is_claimed(self, trial_id: str) -> bool:
+        try:
+            return time.time() - self._claim(trial_id).stat().st_mtime < STALE_SECONDS
+        except FileNotFoundError:
+            return False
+
+    def beat(self, trial_ids: Iterable[str]) -> None:
+        for trial_id in trial_ids:
+            try:
+                os.utime(self._claim(trial_id))
+            except FileNotFoundError:
+                self.claim(trial_id)
+
+    def release(self, trial_id: str) -> None:
+        self._claim(trial_id).unlink(missing_ok=True)
+
+    def _folder(self, trial_id: str) -> Path:
+        return self.root / "trials" / trial_id
+
+    def _claim(self, trial_id: str) -> Path:
+        return self.root / "running" / f"{trial_id}.json"
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    if hasattr(os, "O_DIRECTORY"):  # not on Windows, where a folder cannot be opened
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,373 @@
+"""A study: one question in one small YAML file, read into a frozen `Study`.
+
+The file is dumb on purpose: names, numbers and lists, YAML 1.2 (so that `1e-3` is a number and `off` a word), no
+aliases, no tags, no interpolation. Whatever is wrong with it becomes one line with file, line, key and what to write.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from normlab.errors import UsageError, nearest, unknown
+from normlab.grid import arms
+from normlab.strict_yaml import MAX_BYTES, Value, read_yaml
+from normlab.trial import SETTINGS, allowed, is_active, make_spec
+
+MAX_SEEDS = MAX_LEVELS = 1_000  # far above any real study
+
+KEYS = ("question", "base", "factors", "vary", "seeds", "contrasts", "scales", "paper")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """A value of a factor: its label in tables, and the settings it stands for."""
+
+    label: str
+    settings: Mapping[str, Value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factor:
+    name: str
+    levels: tuple[Level, ...]
+
+    def level(self, label: str) -> Level:
+        return next(level for level in self.levels if level.label == label)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastSpec:
+    """Level `first` of `factor` minus level `second`, at each combination of the other factors that `at` allows."""
+
+    factor: str
+    first: str
+    second: str
+    at: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    name: str
+    question: str
+    base: Mapping[str, Value]
+    factors: tuple[Factor, ...]
+    vary: Literal["grid", "one-at-a-time"]
+    seeds: tuple[int, ...]
+    contrasts: tuple[ContrastSpec, ...]
+    scales: Mapping[str, Mapping[str, Any]]
+    scale: str | None  # the one that was applied
+    overrides: tuple[str, ...] = ()  # those given by hand on top of it, as `key=value`
+    source: str = ""  # the file's text
+    path: str = ""
+
+    @staticmethod
+    def load(study: str | Path, *, scale: str | None = None, overrides: Sequence[str] = ()) -> "Study":
+        """Reads a study by its file or by the name of a shipped one (`normlab studies` lists them).
+
+        `scale` names a set of overrides in the file; where the file has scales, the first is the default. `overrides`
+        are `key=value` texts: a setting, `seeds`, or a factor with one or several levels (`norm=batch,none`).
+        """
+        path = find_study(str(study))
+        try:
+            with path.open("rb") as file:
+                raw = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise UsageError(f"study {path}: cannot be read ({error.strerror})") from None
+        return parse_study(raw, name=path.stem, path=str(path), scale=scale, overrides=overrides)
+
+
+def shipped_studies() -> dict[str, Path]:
+    """The studies that come with normlab, by name: `quickstart`, `paper/learning-rate`, …"""
+    root = Path(__file__).parent / "studies"
+    return {str(path.relative_to(root).with_suffix("")): path for path in sorted(root.rglob("*.yaml"))}
+
+
+def find_study(text: str) -> Path:
+    if Path(text).is_file():
+        return Path(text)
+    shipped = shipped_studies()
+    by_stem = {name.rsplit("/", 1)[-1]: path for name, path in shipped.items()}
+    if found := shipped.get(text) or by_stem.get(text):
+        return found
+    raise UsageError(
+        f"study '{text}': neither a file nor a shipped study{nearest(text, by_stem)}; shipped: {', '.join(shipped)}"
+    )
+
+
+def parse_study(raw: bytes, *, name: str, path: str, scale: str | None = None, overrides: Sequence[str] = ()) -> Study:
+    """Reads a study from the bytes of its file."""
+    tree = read_yaml(raw, path)
+    reader = _Reader(tree.value, tree.lines, path)
+    study = reader.study(name, raw.decode())
+    _require_effect(study, reader)
+    if scale is not None or study.scales:
+        chosen = scale if scale is not None else next(iter(study.scales))
+        if chosen not in study.scales:
+            raise UsageError(f"{path}: {unknown('scale', chosen, study.scales)}")
+        for key, value in study.scales[chosen].items():
+            study = _override(study, key, value, reader.where(f"scales.{chosen}.{key}"))
+        study = dataclasses.replace(study, scale=chosen)
+    for key, value in read_overrides(overrides).items():
+        study = _override(study, key, value, f"override '{key}': ")
+    study = dataclasses.replace(study, overrides=tuple(overrides))
+    _check_settings(study, reader)
+    return study
+
+
+# --- the schema -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Turns the tree of a file into a `Study`, knowing the line of every key."""
+
+    tree: Mapping[str, Any]
+    lines: Mapping[str, int]
+    path: str
+
+    def where(self, place: str) -> str:
+        while place and place not in self.lines:
+            place = place.rpartition(".")[0]
+        return f"{self.path}:{self.lines.get(place, 1)}: "
+
+    def study(self, name: str, source: str) -> Study:
+        for key in self.tree:
+            if key not in KEYS:
+                raise UsageError(
+                    f"{self.where(key)}unknown key '{key}'{nearest(key, KEYS)}; allowed: {', '.join(KEYS)}"
+                )
+        for key in ("question", "base"):
+            if key not in self.tree:
+                raise UsageError(f"{self.path}: the key '{key}' is missing; a study needs question and base")
+        question, vary = self.tree["question"], self.tree.get("vary", "grid")
+        if not isinstance(question, str):
+            raise UsageError(f"{self.where('question')}question: given {question!r}; write a sentence")
+        if vary not in ("grid", "one-at-a-time"):
+            raise UsageError(f"{self.where('vary')}{unknown('vary', str(vary), ('grid', 'one-at-a-time'))}")
+        factors = self.factors()
+        return Study(
+            name=name,
+            question=" ".join(question.split()),
+            base=self.settings("base"),
+            factors=factors,
+            vary=vary,
+            seeds=read_seeds(self.tree.get("seeds", 3), self.where("seeds")),
+            contrasts=tuple(self.contrasts(factors)),
+            scales=self.scales(),
+            scale=None,
+            source=source,
+            path=self.path,
+        )
+
+    def mapping(self, place: str, value: Any, what: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise UsageError(f"{self.where(place)}{place}: given {value!r}; write {what}")
+        return value
+
+    def settings(self, place: str, value: Any = None) -> dict[str, Value]:
+        value = self.tree[place] if value is None else value
+        settings = self.mapping(place, value, "settings as 'key: value' lines")
+        for key in settings:
+            if key not in SETTINGS:
+                raise UsageError(f"{self.where(f'{place}.{key}')}unknown setting '{key}'{_nearest_setting(key)}")
+        return settings
+
+    def factors(self) -> tuple[Factor, ...]:
+        tree = self.mapping("factors", self.tree.get("factors", {}), "factors as 'setting: [level, level]' lines")
+        factors = []
+        for name, levels in tree.items():
+            place = f"factors.{name}"
+            if isinstance(levels, dict):
+                read = tuple(
+                    Level(label=label, settings=self.settings(f"{place}.{label}", settings))
+                    for label, settings in levels.items()
+                )
+                factors.append(_distinct(Factor(name=name, levels=read), self.where(place)))
+            else:
+                factors.append(make_factor(name, levels, self.where(place)))
+        return tuple(factors)
+
+    def contrasts(self, factors: tuple[Factor, ...]) -> list[ContrastSpec]:
+        tree = self.tree.get("contrasts", [])
+        if not isinstance(tree, list):
+            raise UsageError(f"{self.where('contrasts')}contrasts: write a list, such as '- norm: [batch, none]'")
+        return [self.contrast(f"contrasts.{i}", item, factors) for i, item in enumerate(tree)]
+
+    def contrast(self, place: str, item: Any, factors: tuple[Factor, ...]) -> ContrastSpec:
+        tree = self.mapping(place, item, "a contrast as 'factor: [level, level]'")
+        by_name = {factor.name: factor for factor in factors}
+        keys = [key for key in tree if key != "at"]
+        if len(keys) != 1:
+            raise UsageError(f"{self.where(place)}a contrast compares one factor; given {', '.join(keys) or 'none'}")
+        name = keys[0]
+        labels = self.labels(f"{place}.{name}", name, tree[name], by_name)
+        if len(labels) != 2 or labels[0] == labels[1]:
+            raise UsageError(f"{self.where(place)}{name}: a contrast names two levels, as in '{name}: [first, second]'")
+        at = self.mapping(f"{place}.at", tree.get("at", {}), "levels of the other factors, as 'factor: level'")
+        if name in at:
+            raise UsageError(f"{self.where(place)}at: '{name}' is what the contrast compares")
+        places = {other: self.labels(f"{place}.at.{other}", other, level, by_name) for other, level in at.items()}
+        return ContrastSpec(factor=name, first=labels[0], second=labels[1], at=places)
+
+    def labels(self, place: str, name: str, given: Any, factors: Mapping[str, Factor]) -> tuple[str, ...]:
+        if name not in factors:
+            raise UsageError(f"{self.where(place)}{unknown('factor', name, factors)}")
+        known = [level.label for level in factors[name].levels]
+        labels = tuple(label_of(value) for value in (given if isinstance(given, list) else [given]))
+        for label in labels:
+            if label not in known:
+                raise UsageError(f"{self.where(place)}{unknown(f'level of {name}', label, known)}")
+        return labels
+
+    def scales(self) -> dict[str, dict[str, Any]]:
+        tree = self.mapping("scales", self.tree.get("scales", {}), "scales as 'name: {setting: value}'")
+        return {name: self.mapping(f"scales.{name}", scale, "{setting: value}") for name, scale in tree.items()}
+
+
+def make_factor(name: str, levels: Any, where: str) -> Factor:
+    """A factor that is a setting: each level is a value of it."""
+    if name not in SETTINGS:
+        hint = f"{_nearest_setting(name)}; a factor that is not a setting maps each level to settings"
+        raise UsageError(f"{where}factor '{name}' is not a setting{hint}")
+    if name == "seed":
+        raise UsageError(f"{where}'seed' is not a factor; write seeds: 5")
+    values = levels if isinstance(levels, list) else [levels]
+    if not values or len(values) > MAX_LEVELS:
+        raise UsageError(f"{where}{name}: given {len(values)} levels; between 1 and {MAX_LEVELS:,} are allowed")
+    read = tuple(Level(label=label_of(value), settings={name: value}) for value in values)
+    return _distinct(Factor(name=name, levels=read), where)
+
+
+def label_of(value: Any) -> str:
+    """How a value stands in tables and on axes: `0.001`, `1e-05`, `batch`, `true`."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return " ".join(map(label_of, value))
+    return str(value)
+
+
+def read_seeds(value: Any, where: str) -> tuple[int, ...]:
+    """`5` means the seeds 0 to 4; a list is taken as it is."""
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_SEEDS:
+        return tuple(range(value))
+    if isinstance(value, list) and 1 <= len(value) <= MAX_SEEDS:
+        whole = [seed for seed in value if isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32]
+        if len(set(whole)) == len(value):
+            return tuple(whole)
+    raise UsageError(
+        f"{where}seeds: given {value!r}; allowed: a number from 1 to {MAX_SEEDS:,}, or a list of distinct seeds"
+    )
+
+
+def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """`key=value` texts as a mapping, each value read as a study file would."""
+    read = {}
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        if not separator or not key or not value:
+            raise UsageError(f"override '{text}': write key=value, such as epochs=5 or norm=batch,none")
+        wrapped = value if value.lstrip().startswith("[") or "," not in value else f"[{value}]"
+        read[key.strip()] = read_yaml(f"value: {wrapped}".encode(), f"override '{text}'").value["value"]
+    return read
+
+
+def single_trial(overrides: Sequence[str]) -> Study:
+    """A study of one arm and one seed, from settings written as `key=value`."""
+    settings = read_overrides(overrides)
+    seed = settings.pop("seed", 0)
+    make_spec({**settings, "seed": seed}, lambda key: "override: " if key in settings else "")
+    return Study(
+        name="trial", question="What does this trial reach?", base=settings, factors=(), vary="grid", seeds=(seed,),
+        contrasts=(), scales={}, scale=None,
+    )  # fmt: skip
+
+
+def _distinct(factor: Factor, where: str) -> Factor:
+    labels = [level.label for level in factor.levels]
+    if len(set(labels)) < len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise UsageError(f"{where}{factor.name}: the level '{twice}' stands twice")
+    return factor
+
+
+def _nearest_setting(key: str) -> str:
+    return f"{nearest(key, SETTINGS)}; 'normlab settings' lists them"
+
+
+def _override(study: Study, key: str, value: Any, where: str) -> Study:
+    """A study with one thing replaced: the seeds, a factor's levels, or a setting of the base."""
+    if key == "seeds":
+        return dataclasses.replace(study, seeds=read_seeds(value, where))
+    for factor in study.factors:
+        if factor.name == key:
+            levels = _choose_levels(factor, value, where)
+            replaced = tuple(levels if other is factor else other for other in study.factors)
+            return dataclasses.replace(study, factors=replaced)
+        if any(key in level.settings for level in factor.levels):
+            raise UsageError(f"{where}'{key}' is varied by the factor '{factor.name}'; choose its levels instead")
+    if key not in SETTINGS:
+        known = [*(factor.name for factor in study.factors), "seeds", *SETTINGS]
+        raise UsageError(f"{where}unknown setting '{key}'{nearest(key, known)}; 'normlab settings' lists them")
+    return dataclasses.replace(study, base={**study.base, key: value})
+
+
+def _choose_levels(factor: Factor, value: Any, where: str) -> Factor:
+    """New levels for a factor: any values where it is a setting, some of its named levels where it is not."""
+    values = value if isinstance(value, list) else [value]
+    known = {level.label: level for level in factor.levels}
+    if all(label_of(v) in known for v in values) and values:
+        return _distinct(Factor(name=factor.name, levels=tuple(known[label_of(v)] for v in values)), where)
+    if any(set(level.settings) != {factor.name} for level in factor.levels):
+        word = next(label_of(v) for v in values if label_of(v) not in known)
+        raise UsageError(where + unknown(f"level of {factor.name}", word, known))
+    return make_factor(factor.name, value, where)
+
+
+def _check_settings(study: Study, reader: _Reader) -> None:
+    """Validates the base with the first level of every factor, then each further level alone: a fault has one place."""
+    firsts: dict[str, Any] = {}
+    for factor in study.factors:
+        firsts |= factor.levels[0].settings
+    base = {**study.base, **firsts}
+    overridden = {text.partition("=")[0] for text in study.overrides}
+    scaled = study.scales.get(study.scale or "", {})
+
+    def where(key: str) -> str:
+        if key in overridden:
+            return "override: "
+        if key in scaled:
+            return reader.where(f"scales.{study.scale}.{key}")
+        return reader.where(f"factors.{key}" if key in firsts and key not in study.base else f"base.{key}")
+
+    make_spec(base, where)
+    for factor in study.factors:
+        place = reader.where(f"factors.{factor.name}")
+        for level in factor.levels[1:]:
+            make_spec({**base, **level.settings}, functools.partial(_fixed, place))
+
+
+def _fixed(place: str, key: str) -> str:
+    return place
+
+
+def _require_effect(study: Study, reader: _Reader) -> None:
+    """A setting of the base that no arm uses is a misunderstanding: nothing is silently ignored."""
+    pending = set(study.base)
+    for factor in study.factors:
+        pending -= {key for level in factor.levels for key in level.settings}
+    _check_settings(study, reader)
+    for arm in arms(study):
+        spec = make_spec(arm.settings)
+        pending = {key for key in pending if not is_active(spec, key)}
+        if not pending:
+            return
+    key = sorted(pending)[0]
+    raise UsageError(
+        f"{reader.where(f'base.{key}')}{key} has no effect in any arm of this study; remove it ({key}: {allowed(key)})"
+    )

@@ -1,0 +1,214 @@
+"""Training: T ≥ 1 trials of one shape as one program, from specs and a split of images to what was measured.
+
+The loop is the ordinary one: fetch, forward, loss, backward, update, and measurements at the end of an epoch. Trials
+share a network's kind, batch size and number of steps; seeds, learning rates, schedules, slopes, dropout rates and
+weight decays are their own.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from normlab.batches import Images, as_images, examples_per_epoch, training_batches
+from normlab.datasets.split import Split
+from normlab.evaluate import Evaluation, evaluate, evaluate_other_statistics
+from normlab.network import Network, build_network
+from normlab.norms.renorm import ramp_for
+from normlab.optim import Optimizer
+from normlab.randomness import torch_generator
+from normlab.result import Details
+from normlab.schedules import learning_rates
+from normlab.trial import TrialSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """A glance at a running cohort: images trained of all, and the latest loss and accuracy, means over its trials."""
+
+    done_images: int
+    total_images: int
+    loss: float
+    accuracy: float | None  # of the last test evaluation
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What training measured of one trial."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    images: int = 0  # trained, all epochs together
+    diverged_epoch: int | None = None
+    details: Details | None = None
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+CURVES = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "learning_rate")
+PROGRESS_SECONDS = 0.5
+
+
+def train(
+    specs: Sequence[TrialSpec],
+    split: Split,
+    *,
+    device: torch.device,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> list[Outcome]:
+    """Trains the trials of one cohort and returns their outcomes in the same order.
+
+    A trial whose loss is not finite at the end of an epoch has diverged: its curves stop there, its metrics stay
+    empty, and its neighbours go on as if it had not.
+    """
+    spec = specs[0]
+    train_set, test_set = _place(split, spec, device)
+    steps_per_epoch = math.ceil(examples_per_epoch(spec, len(train_set)) / spec.batch_size)
+    network = make_network(specs, train_set, steps_per_epoch * spec.epochs)
+    training_step = Step(specs, network, device)
+    autocast = training_step.autocast
+    rates_TS = np.stack([learning_rates(s, steps_per_epoch) for s in specs])
+    outcomes = [Outcome() for _ in specs]
+    curves: list[dict[str, list[float | None]]] = [{name: [] for name in CURVES} for _ in specs]
+    total_images = examples_per_epoch(spec, len(train_set)) * spec.epochs * len(specs)
+    images, last_report, accuracy = 0, 0.0, None
+
+    step = 0
+    for epoch in range(1, spec.epochs + 1):
+        network.train()
+        for dropout in network.dropouts():
+            dropout.generators = [torch_generator(s.seed, "dropout", epoch, device=device) for s in specs]
+        losses_T = torch.zeros(len(specs), dtype=torch.float64, device=device)
+        correct_T = torch.zeros(len(specs), dtype=torch.int64, device=device)
+        seen = 0
+        for x, labels_BT in training_batches(train_set, specs, epoch):
+            loss_T, hits_T = training_step(x, labels_BT, rates_TS[:, step].tolist())
+            losses_T += loss_T * len(x)
+            correct_T += hits_T
+            step += 1
+            seen += len(x)
+            images += len(x) * len(specs)
+            if time.monotonic() - last_report > PROGRESS_SECONDS:
+                last_report = time.monotonic()
+                loss = float(losses_T.mean()) / seen
+                report(Progress(done_images=images, total_images=total_images, loss=loss, accuracy=accuracy))
+
+        evaluation = None
+        if epoch % spec.evaluate_every == 0 or epoch == spec.epochs:
+            network.eval()
+            evaluation = evaluate(network, test_set, autocast=autocast)
+            accuracy = float(evaluation.accuracy.mean())
+        for trial, outcome in enumerate(outcomes):
+            if outcome.diverged_epoch is not None:
+                continue
+            loss = float(losses_T[trial]) / seen
+            if not math.isfinite(loss) or not _all_finite(network, trial):
+                outcome.diverged_epoch = epoch
+                continue
+            row = (epoch, loss, int(correct_T[trial]) / seen, *_at(evaluation, trial), rates_TS[trial, step - 1])
+            for name, value in zip(CURVES, row, strict=True):
+                curves[trial][name].append(None if value is None else float(value))
+        if all(outcome.diverged_epoch is not None for outcome in outcomes):
+            break
+
+    others = evaluate_other_statistics(network, train_set, test_set, batch_size=spec.batch_size, autocast=autocast)
+    for trial, outcome in enumerate(outcomes):
+        outcome.images = images // len(specs)
+        _finish(outcome, trial, curves[trial], evaluation, others, split)
+        outcome.weights = weights_of(network, trial)
+    return outcomes
+
+
+class Step:
+    """One training step of T trials: forward, loss, backward, update. Owns the network's place and its optimizer."""
+
+    def __init__(self, specs: Sequence[TrialSpec], network: Network, device: torch.device) -> None:
+        self.network = network.to(device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = Optimizer(network, specs)
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=specs[0].precision == "bfloat16")
+
+    def __call__(
+        self, x: torch.Tensor, labels_BT: torch.Tensor, rates_T: Sequence[float]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs [B, T·C, H, W], labels [B, T] and learning rates [T] → mean loss [T] and correct answers [T]."""
+        self.optimizer.zero_grad()
+        with self.autocast:
+            logits = self.network(x)
+        logits_BKT = logits.float().view(len(x), self.network.num_trials, -1).transpose(1, 2)
+        loss_T = F.cross_entropy(logits_BKT, labels_BT, reduction="none").mean(0)
+        loss_T.sum().backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step(rates_T)
+        return loss_T.detach(), (logits_BKT.detach().argmax(1) == labels_BT).sum(0)
+
+
+def make_network(specs: Sequence[TrialSpec], data: Images, total_steps: int) -> Network:
+    """The initialized network of a cohort."""
+    spec = specs[0]
+    settings: dict[str, object] = {"eps": spec.norm_eps, "momentum": spec.norm_momentum}
+    if spec.norm == "renorm" and spec.renorm_schedule == "fraction":
+        settings["schedule"] = ramp_for(total_steps)
+    return build_network(
+        spec.network,
+        norm=spec.norm,
+        norm_position=spec.norm_position,
+        norm_dense=spec.norm_dense,
+        norm_settings=settings,
+        activation=spec.activation,
+        slope=[s.slope for s in specs],
+        conv_bias=spec.conv_bias,
+        in_channels=data.channels,
+        image_size=data.size,
+        num_trials=len(specs),
+        seed=[s.seed for s in specs],
+    )
+
+
+def weights_of(network: Network, trial: int) -> dict[str, torch.Tensor]:
+    """The parameters and buffers of one trial, as those of an ordinary network; references until they are saved."""
+    share = {}
+    for name, value in network.state_dict().items():
+        share[name] = value if value.dim() == 0 else value.chunk(network.num_trials)[trial]
+    return share
+
+
+def _place(split: Split, spec: TrialSpec, device: torch.device) -> tuple[Images, Images]:
+    reference = split.train_images
+    train_set = as_images(reference, split.train_labels, pixels=spec.pixels, reference=reference, device=device)
+    test_set = as_images(split.test_images, split.test_labels, pixels=spec.pixels, reference=reference, device=device)
+    return train_set, test_set
+
+
+def _all_finite(network: Network, trial: int) -> bool:
+    """Whether weights and statistics of a trial are: the last update of an epoch may have ruined them."""
+    return all(bool(value.isfinite().all()) for value in weights_of(network, trial).values())
+
+
+def _at(evaluation: Evaluation | None, trial: int) -> tuple[float | None, float | None]:
+    if evaluation is None:
+        return None, None
+    return float(evaluation.loss[trial]), float(evaluation.accuracy[trial])
+
+
+def _finish(
+    outcome: Outcome,
+    trial: int,
+    curves: dict[str, list[float | None]],
+    evaluation: Evaluation | None,
+    others: dict[str, Evaluation],
+    split: Split,
+) -> None:
+    """Fills in the final metrics and details of a trial."""
+    outcome.metrics["num_test"] = len(split.test_labels)
+    confusion: list[list[int]] = []
+    if outcome.diverged_epoch is None:
+        assert evaluation is not None
+        finals = {"train_loss": curves["train_loss"][-1], "train_accuracy": curves["train_accuracy"][-1]}
+        finals |= dict(zip(("test_loss", "test_accuracy"), _at(evaluation, trial), strict=True))
+        for name, other in others.items():
+            finals[f"test_accuracy_{name}"] = float(other.accuracy[trial])
+        outcome.metrics |= {name: value for name, value in finals.items() if value is not None}
+        confusion = evaluation.confusion[trial].tolist()
+    outcome.details = Details(curves=curves, classes=split.classes, confusion=confusion)

@@ -1,0 +1,123 @@
+"""A worker process: trains the cohorts it is sent, one at a time, and sends back what was measured.
+
+It speaks JSON lines, on standard input `{"specs": [...], "weights": folder or null}`, on standard output
+`{"progress": ...}`, then `{"outcomes": [...]}` or `{"failed": reason}`. It reads data sets from the cache and writes no
+results; with `weights` it leaves each trial's weights in that folder for the runner. Started by `runner.py`.
+"""
+
+import ctypes
+import functools
+import json
+import os
+import platform
+import sys
+import time
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from normlab import datasets
+from normlab.datasets.split import Split, split_images
+from normlab.train import Progress, train
+from normlab.trial import TrialSpec
+
+
+def main(device: str, threads: int) -> None:
+    channel = _claim_stdout()
+    prepare_process(threads)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            _send(channel, {"outcomes": _train(request, torch.device(device), channel)})
+        except Exception as error:  # whatever it is, it belongs to these trials alone
+            traceback.print_exc()
+            _send(channel, {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"})
+
+
+def prepare_process(threads: int) -> None:
+    """Settings of a process that trains on the CPU; the same for all arms."""
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # denormals in dead parameters slow a step by up to 1.8
+    if platform.libc_ver()[0] == "glibc":
+        # Keep large blocks in the heap: thousands of page faults a step become none. The arithmetic is untouched.
+        libc = ctypes.CDLL(None)
+        trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # M_… in malloc.h
+        for option, value in ((mmap_threshold, 1 << 30), (trim_threshold, 2**31 - 1), (top_pad, 64 << 20)):
+            libc.mallopt(option, value)
+
+
+def _train(request: dict[str, Any], device: torch.device, channel: TextIO) -> list[dict[str, Any]]:
+    specs = [TrialSpec.model_validate_json(json.dumps(spec)) for spec in request["specs"]]
+    started = time.perf_counter()
+
+    def report(progress: Progress) -> None:
+        _send(channel, {"progress": asdict(progress)})
+
+    outcomes = train(specs, load_split(specs[0]), device=device, report=report)
+    seconds = time.perf_counter() - started
+    replies = []
+    for position, outcome in enumerate(outcomes):
+        reply = asdict(outcome) | {"seconds": seconds}
+        weights = reply.pop("weights")
+        if request["weights"]:
+            reply["weights_file"] = _save_weights(Path(request["weights"]) / f"{os.getpid()}-{position}", weights)
+        replies.append(reply)
+    return replies
+
+
+def load_split(spec: TrialSpec) -> Split:
+    """The images a spec trains and tests on, from the cache."""
+    return _load_split(
+        spec.data, spec.data_fingerprint, spec.image_size, spec.split, spec.test_fraction, spec.split_seed,
+        spec.train_images, spec.test_images,
+    )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=2)
+def _load_split(
+    data: str,
+    fingerprint: str,
+    image_size: int | None,
+    split: str,
+    test_fraction: float,
+    split_seed: int,
+    train_images: int | None,
+    test_images: int | None,
+) -> Split:
+    images = datasets.load(data, image_size=image_size)
+    if images.fingerprint != fingerprint:
+        raise RuntimeError(f"data {data} changed while the study ran: {fingerprint} became {images.fingerprint}")
+    return split_images(
+        images,
+        split=split,
+        test_fraction=test_fraction,
+        train_images=train_images,
+        test_images=test_images,
+        seed=split_seed,
+    )
+
+
+def _save_weights(path: Path, weights: dict[str, torch.Tensor]) -> str:
+    from safetensors.torch import save_file
+
+    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, path)
+    return str(path)
+
+
+def _claim_stdout() -> TextIO:
+    """Standard output as the channel; whatever a library prints from now on goes to standard error."""
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return channel
+
+
+def _send(channel: TextIO, message: dict[str, Any]) -> None:
+    channel.write(json.dumps(message) + "\n")
+    channel.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
