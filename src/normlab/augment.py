@@ -49,6 +49,7 @@ def warp(images_NCHW: torch.Tensor, warps_N4: torch.Tensor, *, centre: float = C
     centre, content moved by −t along the rotated axes; the flip of columns comes last.
     """
     height, width = images_NCHW.shape[2:]
+    warps_N4 = warps_N4.to(images_NCHW.dtype)
     theta, shift_rows, shift_columns, flip = warps_N4.unbind(1)
     cos, sin = torch.cos(theta * (math.pi / 180)), torch.sin(theta * (math.pi / 180))
     centre_row, centre_column = height / 2 + centre, width / 2 + centre

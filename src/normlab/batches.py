@@ -32,10 +32,10 @@ class Images:
         return self.images.shape[3]
 
     def inputs(self, index_TB: torch.Tensor) -> torch.Tensor:
-        """Scaled images for T trials, [B, T·C, H, W] float32, channels last in memory."""
+        """Scaled images for T trials, [B, T·C, H, W] in torch's default dtype, channels last in memory."""
         trials, batch = index_TB.shape
         pixels = self.images[index_TB.flatten()].view(trials, batch, self.size, self.size, self.channels)
-        x = pixels.permute(1, 2, 3, 0, 4).float()  # [B, H, W, T, C]
+        x = pixels.permute(1, 2, 3, 0, 4).to(self.scale.dtype)  # [B, H, W, T, C]
         x = torch.addcmul(self.offset, x, self.scale)
         return x.reshape(batch, self.size, self.size, trials * self.channels).permute(0, 3, 1, 2)
 
@@ -54,8 +54,8 @@ def as_images(
     return Images(
         images=torch.from_numpy(np.array(images)).to(device),  # a copy: the cache on disk is read-only
         labels=torch.from_numpy(np.asarray(labels, np.int64)).to(device),
-        scale=torch.tensor(1 / (255 * std), dtype=torch.float32, device=device),
-        offset=torch.tensor(-mean / std, dtype=torch.float32, device=device),
+        scale=torch.tensor(1 / (255 * std), dtype=torch.get_default_dtype(), device=device),
+        offset=torch.tensor(-mean / std, dtype=torch.get_default_dtype(), device=device),
     )
 
 

@@ -47,7 +47,7 @@ def evaluate(
         labels_B = data.labels[index]
         with autocast:
             logits = network(data.inputs(index.expand(trials, -1)))
-        logits_BTK = logits.view(len(index), trials, classes).float()
+        logits_BTK = logits.to(torch.promote_types(logits.dtype, torch.float32)).view(len(index), trials, classes)
         labels_BT = labels_B[:, None].expand(-1, trials)
         losses += F.cross_entropy(logits_BTK.transpose(1, 2), labels_BT, reduction="none").sum(0)
         cell = trial_offset + labels_BT * classes + logits_BTK.argmax(2)

@@ -103,6 +103,7 @@ def parse_study(raw: bytes, *, name: str, path: str, scale: str | None = None, o
     reader = _Reader(tree.value, tree.lines, path)
     study = reader.study(name, raw.decode())
     _require_effect(study, reader)
+    study = dataclasses.replace(study, contrasts=tuple(reader.contrasts(study.factors)))
     if scale is not None or study.scales:
         chosen = scale if scale is not None else next(iter(study.scales))
         if chosen not in study.scales:
@@ -155,7 +156,7 @@ class _Reader:
             factors=factors,
             vary=vary,
             seeds=read_seeds(self.tree.get("seeds", 3), self.where("seeds")),
-            contrasts=tuple(self.contrasts(factors)),
+            contrasts=(),  # read once the levels are known to be valid
             scales=self.scales(),
             scale=None,
             source=source,

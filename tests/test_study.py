@@ -1,0 +1,214 @@
+"""Study files: what they mean, and every way they can be wrong said in one line."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from normlab.errors import UsageError
+from normlab.grid import arms, contrasts, trials
+from normlab.study import Study, parse_study, shipped_studies
+from normlab.trial import SETTINGS
+
+TEXT = """\
+question: Does it matter?
+base:
+  data: digits
+  split: fraction
+  network: 8K-2C2B-10D
+  epochs: 10
+factors:
+  norm: [none, batch]
+  learning_rate: [1e-4, 0.01]
+seeds: 2
+contrasts:
+  - norm: [batch, none]
+scales:
+  full: {}
+  smoke: {epochs: 1, seeds: [5], learning_rate: 0.01}
+"""
+
+
+def study(text: str = TEXT, **given: object) -> Study:
+    return parse_study(text.encode(), name="s", path="s.yaml", **given)  # type: ignore[arg-type]
+
+
+def test_a_grid_has_an_arm_for_every_combination() -> None:
+    found = arms(study())
+    assert [arm.label for arm in found] == [
+        "norm none, learning_rate 0.0001",
+        "norm none, learning_rate 0.01",
+        "norm batch, learning_rate 0.0001",
+        "norm batch, learning_rate 0.01",
+    ]
+    assert found[3].settings["norm"] == "batch"
+    assert found[3].settings["learning_rate"] == 0.01
+
+
+def test_one_at_a_time_changes_one_factor_around_the_first_levels() -> None:
+    found = arms(study(TEXT + "vary: one-at-a-time\n"))
+    assert [tuple(arm.levels.values()) for arm in found] == [("none", "0.0001"), ("batch", "0.0001"), ("none", "0.01")]
+
+
+def test_an_arms_trials_differ_by_seed_alone() -> None:
+    first = study()
+    pair = trials(first, arms(first)[0], lambda name: "f" * 16)
+    assert [trial.spec.seed for trial in pair] == [0, 1]
+    assert pair[0].spec.model_copy(update={"seed": 1}) == pair[1].spec
+    assert pair[0].id != pair[1].id
+
+
+def test_a_contrast_stands_at_every_combination_of_the_other_factors() -> None:
+    assert [c.label for c in contrasts(study())] == [
+        "norm: batch − none at learning_rate 0.0001",
+        "norm: batch − none at learning_rate 0.01",
+    ]
+    narrowed = study(TEXT.replace("[batch, none]\n", "[batch, none]\n    at: {learning_rate: 0.01}\n"))
+    assert [c.label for c in contrasts(narrowed)] == ["norm: batch − none at learning_rate 0.01"]
+    assert all(c.planned for c in contrasts(narrowed))
+
+
+def test_contrasts_nobody_planned_are_exploratory() -> None:
+    found = contrasts(study(TEXT.replace("contrasts:\n  - norm: [batch, none]\n", "")))
+    assert len(found) == 4
+    assert not any(c.planned for c in found)
+
+
+def test_a_scale_overrides_settings_seeds_and_levels_and_the_first_is_the_default() -> None:
+    assert study().scale == "full"
+    smoke = study(scale="smoke")
+    assert smoke.seeds == (5,)
+    assert smoke.base["epochs"] == 1
+    assert len(arms(smoke)) == 2
+
+
+def test_overrides_by_hand_replace_settings_seeds_and_levels() -> None:
+    changed = study(overrides=["epochs=3", "seeds=4", "norm=batch,renorm", "learning_rate=[1e-3]"])
+    assert changed.base["epochs"] == 3
+    assert changed.seeds == (0, 1, 2, 3)
+    assert [arm.label for arm in arms(changed)] == [
+        "norm batch, learning_rate 0.001",
+        "norm renorm, learning_rate 0.001",
+    ]
+
+
+def test_a_factor_may_bundle_settings_under_names() -> None:
+    text = TEXT.replace(
+        "  norm: [none, batch]\n", "  recipe:\n    plain: {norm: none}\n    fancy: {norm: batch, norm_momentum: 0.1}\n"
+    ).replace("  - norm: [batch, none]", "  - recipe: [fancy, plain]")
+    found = arms(study(text))
+    assert found[2].settings["norm_momentum"] == 0.1
+    assert found[2].levels["recipe"] == "fancy"
+
+
+def test_yaml_1_2_reads_1e_3_as_a_number_and_off_as_a_word() -> None:
+    assert study(TEXT.replace("1e-4", "1e-3")).factors[1].levels[0].settings["learning_rate"] == 0.001
+    with pytest.raises(UsageError, match="'off'"):
+        study(TEXT.replace("[none, batch]", "[off, batch]"))
+
+
+BAD = [  # what is replaced, by what, the line that must be named, words that must be said
+    ("epochs: 10", "epochs: -1", 6, ["epochs", "-1", "whole number ≥ 1"]),
+    ("epochs: 10", "epochs: 0", 6, ["epochs", "0", "≥ 1"]),
+    ("epochs: 10", "epochs: true", 6, ["epochs", "True", "whole number"]),
+    ("epochs: 10", "epochs: 1:30", 6, ["epochs", "1:30", "whole number"]),
+    ("epochs: 10", "epochs: 10\n  epochs: 20", 7, ["'epochs'", "twice"]),
+    ("epochs: 10", "epochs: 10\n  batchsize: 8", 7, ["'batchsize'", "did you mean 'batch_size'?"]),
+    ("epochs: 10", "epochs: 10\n  batch_size: 0", 7, ["batch_size", "0", "≥ 1"]),
+    ("epochs: 10", "epochs: 10\n  optimizer: adamm", 7, ["'adamm'", "did you mean 'adam"]),
+    ("epochs: 10", "epochs: 10\n  slope: .nan", 7, ["nan", "finite"]),
+    ("epochs: 10", "epochs: 10\n  slope: .inf", 7, ["inf", "finite"]),
+    ("epochs: 10", "epochs: 10\n  momentum: 0.5", 7, ["momentum", "no effect"]),
+    ("epochs: 10", "epochs: 10\n  data_fingerprint: x", 7, ["data_fingerprint"]),
+    ("epochs: 10", "epochs: !!python/object:os.system x", 6, ["word"]),
+    ("epochs: 10", "epochs: 2020-01-01", 6, ["2020-01-01"]),
+    ("8K-2C2B-10D", "8K-2C2B-10", 5, ["'10'", "did you mean '10D'?"]),
+    ("split: fraction", "split: fractoin", 4, ["fractoin", "fraction"]),
+    ("[1e-4, 0.01]", "[1e-4, -1]", 9, ["learning_rate", "-1", "> 0"]),
+    ("[1e-4, 0.01]", "[1e-4, 1e9]", 9, ["learning_rate", "≤ 100"]),
+    ("[1e-4, 0.01]", "['1e-4', 0.01]", 9, ["'1e-4'", "quotes"]),
+    ("[1e-4, 0.01]", "[1e-4, 1e-4]", 9, ["0.0001", "twice"]),
+    ("[1e-4, 0.01]", "[]", 9, ["learning_rate", "levels"]),
+    ("[none, batch]", "[none, bacth]", 8, ["'bacth'", "did you mean 'batch'?"]),
+    ("norm: [none, batch]", "nrom: [none, batch]", 8, ["'nrom'", "did you mean 'norm'?"]),
+    ("[none, batch]", "&a [none, batch]", 8, ["anchors"]),
+    ("seeds: 2", "seeds: 0", 10, ["seeds", "from 1"]),
+    ("seeds: 2", "seeds: [1, 1]", 10, ["seeds", "distinct"]),
+    ("seeds: 2", "sedes: 2", 10, ["'sedes'", "did you mean 'seeds'?"]),
+    ("  - norm: [batch, none]", "  - norm: [batch, nune]", 12, ["'nune'", "did you mean 'none'?"]),
+    ("  - norm: [batch, none]", "  - norm: [batch]", 12, ["two levels"]),
+    ("  - norm: [batch, none]", "  - nomr: [batch, none]", 12, ["'nomr'", "did you mean 'norm'?"]),
+    ("smoke: {epochs: 1,", "smoke: {epochs: 0,", 15, ["epochs", "≥ 1"]),
+    ("question: Does it matter?", "question: [1]", 1, ["question"]),
+    ("question: Does it matter?\n", "", None, ["'question'", "missing"]),
+    ("  epochs: 10\n", "", None, ["'epochs' is missing"]),
+    ("base:", "base: {{", 4, ["YAML"]),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "words"), BAD)
+def test_a_bad_study_is_refused_in_one_line_that_names_the_place_and_the_remedy(
+    old: str, new: str, line: int | None, words: list[str]
+) -> None:
+    assert old in TEXT
+    with pytest.raises(UsageError) as caught:
+        study(TEXT.replace(old, new, 1), **({"scale": "smoke"} if "smoke" in old else {}))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"s.yaml:{line}: " if line else "s.yaml"), message
+    for word in words:
+        assert word in message, message
+
+
+def test_a_yaml_bomb_is_refused_at_once() -> None:
+    bomb = "a: &a [x, x]\n" + "".join(f"b{i}: &b{i} [*a, *a]\n" for i in range(50))
+    with pytest.raises(UsageError, match="aliases"):
+        study(bomb)
+    with pytest.raises(UsageError, match="nested"):
+        study("question: " + "[" * 10_000)
+    with pytest.raises(UsageError, match="nested or large"):
+        study("question: [" + "1," * 30_000 + "]")
+    with pytest.raises(UsageError, match="larger than"):
+        study("#" * 1_000_001)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_study_or_refused_in_one_line(raw: bytes) -> None:
+    try:
+        parse_study(raw, name="s", path="s.yaml")
+    except UsageError as error:
+        assert "\n" not in str(error)
+
+
+@given(st.sampled_from(SETTINGS), st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text()))
+def test_any_value_of_any_setting_is_accepted_or_refused_in_one_line(key: str, value: object) -> None:
+    from normlab.trial import make_spec
+
+    try:
+        make_spec({"data": "digits", "network": "10D", "epochs": 1, key: value})
+    except UsageError as error:
+        assert "\n" not in str(error) or "\n" in str(value)
+
+
+@pytest.mark.parametrize("override", ["epochs", "=3", "epochs=", "nrom=batch", "seeds=x", "scale=smoke", "epochs=0"])
+def test_a_bad_override_is_refused_in_one_line(override: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        study(overrides=[override])
+    assert "override" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_study_that_does_not_exist_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="did you mean 'quickstart'"):
+        Study.load("quikstart")
+
+
+@pytest.mark.parametrize("name", sorted(shipped_studies()))
+def test_every_shipped_study_is_valid_at_every_scale_and_opens_with_its_command(name: str) -> None:
+    loaded = Study.load(name)
+    for scale in loaded.scales:
+        assert arms(Study.load(name, scale=scale))
+    text = Path(loaded.path).read_text()
+    assert text.startswith("#")
+    assert f"normlab run {name}" in text
