@@ -1,0 +1,153 @@
+"""The store: a result is there whole or not at all, and nothing that is finished is lost or changed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from normlab.errors import UsageError
+from normlab.result import Details, Result
+from normlab.store import Store
+from normlab.trial import identity, make_spec, trial_id
+
+
+def make_result(seed: int = 0, **settings: Any) -> Result:
+    spec = make_spec({"data": "digits", "network": "8K-2C2B-10D", "epochs": 1, "seed": seed, **settings})
+    details = Details(curves={"epoch": [1], "test_accuracy": [None]}, classes=("a", "b"), confusion=[[1, 0], [2, 3]])
+    metrics = {"test_accuracy": 0.5, "num_test": 6}
+    return Result(id=trial_id(spec), spec=spec, status="finished", metrics=metrics, details=details)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(tmp_path / "store")
+    made.require_writable()
+    return made
+
+
+def test_a_result_comes_back_as_it_was_saved(store: Store) -> None:
+    result = make_result()
+    store.save(result, {"model.safetensors": b"weights"})
+    assert store.load(result.id, details=True) == result
+    assert store.load("absent") is None
+    assert store.ids() == [result.id]
+    assert (store.root / "trials" / result.id / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_a_finished_result_is_never_overwritten(store: Store) -> None:
+    first = make_result()
+    store.save(first)
+    later = Result(id=first.id, spec=first.spec, status="finished", metrics={"test_accuracy": 0.9}, details=first.details)
+    store.save(later)
+    assert store.load(first.id, details=True) == first
+
+
+def test_a_damaged_result_is_named_and_can_be_set_aside(store: Store) -> None:
+    result = make_result()
+    store.save(result)
+    path = store.root / "trials" / result.id / "result.json"
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(ValueError, match="result.json is damaged"):
+        store.load(result.id)
+    store.set_aside(result.id)
+    assert store.load(result.id) is None
+    store.save(result)
+    assert store.load(result.id, details=True) == result
+
+
+def test_details_that_were_edited_by_hand_do_not_match_their_hash(store: Store) -> None:
+    result = make_result()
+    store.save(result)
+    path = store.root / "trials" / result.id / "details.json"
+    path.write_text(path.read_text().replace("3", "4"))
+    with pytest.raises(ValueError, match="SHA-256"):
+        store.load(result.id, details=True)
+
+
+def test_a_result_copied_under_another_id_is_not_taken_for_that_trial(store: Store) -> None:
+    first, second = make_result(0), make_result(1)
+    store.save(first)
+    (store.root / "trials" / first.id).rename(store.root / "trials" / second.id)
+    with pytest.raises(ValueError, match="it is the result of"):
+        store.load(second.id)
+
+
+def test_stores_merge_by_copying(store: Store, tmp_path: Path) -> None:
+    other = Store(tmp_path / "other")
+    other.require_writable()
+    store.save(make_result(0))
+    other.save(make_result(1))
+    for folder in (other.root / "trials").iterdir():
+        folder.rename(store.root / "trials" / folder.name)
+    assert len(store.ids()) == 2
+
+
+def test_a_failure_is_remembered_until_a_success(store: Store) -> None:
+    result = make_result()
+    store.record_failure(result.id, "out of memory")
+    assert store.failures([result.id, "other"]) == {result.id: "out of memory"}
+    store.save(result)
+    assert store.failures([result.id]) == {}
+
+
+def test_a_claim_excludes_others_until_it_is_released_or_its_heart_stops(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store.claim("a")
+    assert not store.claim("a")
+    store.release("a")
+    assert store.claim("a")
+    monkeypatch.setattr("normlab.store.STALE_SECONDS", -1.0)
+    assert store.claim("a")
+
+
+def test_a_store_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"):
+        Store(tmp_path / "file").require_writable()
+
+
+# Ids and formats that reached disk are a contract: these strings may never change.
+PINNED = [
+    ({}, "digits-8K-2C2B-10D-none-lr0.001-b16-s0-e13446eed7b0"),
+]
+
+
+@pytest.mark.parametrize(("settings", "expected"), PINNED)
+def test_ids_that_reached_disk_stay_what_they_are(settings: dict[str, Any], expected: str) -> None:
+    assert trial_id(make_spec({"data": "digits", "network": "8K-2C2B-10D", "epochs": 1, **settings})) == expected
+
+
+def test_a_setting_without_effect_takes_no_part_in_the_id() -> None:
+    base = {"data": "digits", "network": "8K-2C2B-10D", "epochs": 1, "activation": "relu"}
+    plain = trial_id(make_spec(base))
+    for idle in ({"slope": 0.3}, {"norm_eps": 0.1}, {"momentum": 0.5}, {"step_at": (1,), "step_factors": (0.1,)}):
+        assert trial_id(make_spec({**base, **idle})) == plain
+    for active in ({"seed": 1}, {"precision": "bfloat16"}, {"data_fingerprint": "x"}, {"learning_rate": 0.1}):
+        assert trial_id(make_spec({**base, **active})) != plain
+
+
+def test_a_setting_written_out_at_its_default_is_the_same_trial() -> None:
+    base = {"data": "digits", "network": "8K-2C2B-10D", "epochs": 1}
+    assert trial_id(make_spec({**base, "batch_size": 16, "learning_rate": 1e-3})) == trial_id(make_spec(base))
+
+
+def test_an_id_is_a_safe_name_for_a_folder() -> None:
+    spec = make_spec({"data": "folder:../..//x y\n" + "z" * 200, "network": "10D", "epochs": 1})
+    name = trial_id(spec)
+    assert len(name) < 130
+    assert name.replace("-", "").replace("_", "").replace(".", "").isalnum()
+    assert not name.startswith(".")
+
+
+def test_the_identity_is_json_of_what_differs_from_the_defaults() -> None:
+    spec = make_spec({"data": "digits", "network": "10D", "epochs": 1, "norm": "batch", "batch_size": 4})
+    assert json.loads(json.dumps(identity(spec))) == {
+        "format": 1,
+        "data": "digits",
+        "network": "10D",
+        "norm": "batch",
+        "epochs": 1,
+        "batch_size": 4,
+    }
