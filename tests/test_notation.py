@@ -27,16 +27,18 @@ def test_the_papers_network_parses_into_its_layers() -> None:
     )
 
 
-blocks = st.builds(
-    ConvBlocks, kernels=st.integers(1, 512), convolutions=st.integers(1, 9), blocks=st.integers(1, 6)
-)
+blocks = st.builds(ConvBlocks, kernels=st.integers(1, 512), convolutions=st.integers(1, 9), blocks=st.integers(1, 6))
 hidden = st.one_of(
     st.builds(Dense, units=st.integers(1, 5000)),
     st.builds(Dropout, rate=st.integers(0, 99).map(lambda hundredths: hundredths / 100)),
 )
 
 
-@given(st.builds(lambda b, h, k: (*b, *h, Dense(units=k)), st.lists(blocks, max_size=1), st.lists(hidden), st.integers(1, 99)))
+@given(
+    st.builds(
+        lambda b, h, k: (*b, *h, Dense(units=k)), st.lists(blocks, max_size=1), st.lists(hidden), st.integers(1, 99)
+    )
+)
 def test_every_network_prints_back_to_what_it_was_parsed_from(layers: tuple[object, ...]) -> None:
     assert parse_notation(print_notation(layers)) == layers  # type: ignore[arg-type]
 

@@ -16,7 +16,9 @@ GOLDEN = np.load(Path(__file__).parent / "golden" / "keras_adam_and_end_to_end.n
 
 
 # Keras holds its hyper-parameters in float32, so its trajectory is exact to 1e-8 only.
-@pytest.mark.parametrize(("kind", "trajectory", "error"), [("adam_keras", "keras", 1e-8), ("adam", "pytorch_form", 1e-12)])
+@pytest.mark.parametrize(
+    ("kind", "trajectory", "error"), [("adam_keras", "keras", 1e-8), ("adam", "pytorch_form", 1e-12)]
+)
 def test_adam_follows_the_golden_trajectory(kind: str, trajectory: str, error: float) -> None:
     spec = make_spec({"data": "x", "network": "1D", "epochs": 1, "optimizer": kind})
     module = nn.ParameterList([nn.Parameter(torch.from_numpy(GOLDEN["adam/w0"].copy()))])

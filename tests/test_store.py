@@ -38,7 +38,9 @@ def test_a_result_comes_back_as_it_was_saved(store: Store) -> None:
 def test_a_finished_result_is_never_overwritten(store: Store) -> None:
     first = make_result()
     store.save(first)
-    later = Result(id=first.id, spec=first.spec, status="finished", metrics={"test_accuracy": 0.9}, details=first.details)
+    later = Result(
+        id=first.id, spec=first.spec, status="finished", metrics={"test_accuracy": 0.9}, details=first.details
+    )
     store.save(later)
     assert store.load(first.id, details=True) == first
 

@@ -137,7 +137,11 @@ class Step:
         self.optimizer.zero_grad()
         with self.autocast:
             logits = self.network(x)
-        logits_BKT = logits.to(torch.promote_types(logits.dtype, torch.float32)).view(len(x), self.network.num_trials, -1).transpose(1, 2)
+        logits_BKT = (
+            logits.to(torch.promote_types(logits.dtype, torch.float32))
+            .view(len(x), self.network.num_trials, -1)
+            .transpose(1, 2)
+        )
         loss_T = F.cross_entropy(logits_BKT, labels_BT, reduction="none").mean(0)
         loss_T.sum().backward()  # type: ignore[no-untyped-call]
         self.optimizer.step(rates_T)

@@ -1,0 +1,140 @@
+"""The files of a folder or a zip, listed and read without trusting either: nothing is ever extracted to disk.
+
+Paths that lead out, links, encrypted or nested archives, and sizes, counts or compression beyond reason are refused.
+"""
+
+import os
+import stat
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from normlab.errors import UsageError
+
+# Far above any set of images that fits into memory, far below what would fill a disk.
+MAX_FILES, MAX_FILE_BYTES, MAX_TOTAL_BYTES, MAX_RATIO = 5_000_000, 256 << 20, 256 << 30, 200
+JUNK = ("__MACOSX", ".", "Thumbs.db", "desktop.ini")
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    path: str  # relative, with forward slashes
+    num_bytes: int
+    stamp: str  # changes when the content does: a CRC, or a time
+
+
+class Files(Protocol):
+    """Where the bytes of members come from."""
+
+    def members(self) -> list[Member]: ...
+
+    def read(self, path: str) -> bytes: ...
+
+
+@contextmanager
+def open_files(path: Path) -> Iterator[Files]:
+    """A folder or a zip as `Files`."""
+    if path.is_dir():
+        yield _Folder(path)
+        return
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise UsageError(
+            f"{path}: neither a folder nor a readable zip archive ({' '.join(str(error).split())})"
+        ) from None
+    with archive:
+        yield _Zip(path, archive)
+
+
+def is_junk(path: str) -> bool:
+    """Files that systems leave lying about and nobody means as data."""
+    return any(part.startswith(JUNK) for part in PurePosixPath(path).parts)
+
+
+@dataclass(frozen=True)
+class _Folder:
+    root: Path
+
+    def members(self) -> list[Member]:
+        found = []
+        for folder, folders, files in os.walk(self.root, followlinks=False):
+            folders.sort()
+            for name in sorted(files):
+                full = Path(folder) / name
+                path = full.relative_to(self.root).as_posix()
+                if is_junk(path):
+                    continue
+                if not full.resolve().is_relative_to(self.root.resolve()):
+                    raise UsageError(f"{self.root}: '{path}' is a link that leads out of the folder; copy the file in")
+                status = full.stat()
+                _require_bounds(str(self.root), path, status.st_size, len(found))
+                found.append(Member(path=path, num_bytes=status.st_size, stamp=str(status.st_mtime_ns)))
+        return found
+
+    def read(self, path: str) -> bytes:
+        with (self.root / path).open("rb") as file:
+            return file.read(MAX_FILE_BYTES)
+
+
+@dataclass(frozen=True)
+class _Zip:
+    path: Path
+    archive: zipfile.ZipFile
+
+    def members(self) -> list[Member]:
+        found: list[Member] = []
+        total = 0
+        seen: set[str] = set()
+        for info in self.archive.infolist():
+            name = info.filename
+            parts = PurePosixPath(name).parts
+            if name.startswith(("/", "\\")) or ".." in parts or "\\" in name or ":" in name.split("/")[0]:
+                raise UsageError(
+                    f"{self.path}: the entry '{name[:80]}' leads out of the archive; it is refused as a whole"
+                )
+            if stat.S_ISLNK(info.external_attr >> 16):
+                raise UsageError(f"{self.path}: the entry '{name[:80]}' is a link; archives of plain files are allowed")
+            if info.is_dir() or is_junk(name):
+                continue
+            if info.flag_bits & 1:
+                raise UsageError(f"{self.path}: the entry '{name[:80]}' is encrypted; unpack it first")
+            if name in seen:
+                raise UsageError(f"{self.path}: the entry '{name[:80]}' stands twice")
+            seen.add(name)
+            _require_bounds(str(self.path), name, info.file_size, len(found))
+            if info.file_size > 1 << 20 and info.file_size > MAX_RATIO * max(info.compress_size, 1):
+                raise UsageError(
+                    f"{self.path}: the entry '{name[:80]}' unpacks to {info.file_size:,} bytes, a zip bomb"
+                )
+            total += info.file_size
+            if total > MAX_TOTAL_BYTES:
+                raise UsageError(f"{self.path}: its entries unpack to more than {MAX_TOTAL_BYTES >> 30} GiB")
+            found.append(Member(path=name, num_bytes=info.file_size, stamp=f"{info.CRC:08x}"))
+        return sorted(found, key=lambda member: member.path)
+
+    def read(self, path: str) -> bytes:
+        """The bytes of an entry, never more than it declares: a header that lies ends here."""
+        info = self.archive.getinfo(path)
+        try:
+            with self.archive.open(info) as file:
+                return file.read(min(info.file_size, MAX_FILE_BYTES))
+        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+            raise OSError(f"unreadable in the archive: {' '.join(str(error).split())}") from None
+        except Exception as error:  # zlib.error has no common base with the others
+            raise OSError(f"unreadable in the archive: {error}") from None
+
+
+def _require_bounds(where: str, path: str, num_bytes: int, count: int) -> None:
+    if count >= MAX_FILES:
+        raise UsageError(f"{where}: more than {MAX_FILES:,} files")
+    if num_bytes > MAX_FILE_BYTES:
+        raise UsageError(
+            f"{where}: '{path[:80]}' has {num_bytes:,} bytes; at most {MAX_FILE_BYTES >> 20} MiB are allowed"
+        )
+    if path.lower().endswith(ARCHIVES):
+        raise UsageError(f"{where}: '{path[:80]}' is an archive inside; unpack it first")

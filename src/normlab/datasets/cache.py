@@ -1,0 +1,114 @@
+"""The cache of decoded data sets, and of fingerprints.
+
+    CACHE/decoded/KEY/images.npy    uint8 [N, H, W, C], the training part first
+    CACHE/decoded/KEY/labels.npy    int64 [N]
+    CACHE/decoded/KEY/meta.json     classes, size of the training part, skipped files, sizes of the two others
+
+An entry appears by one rename; two processes that decode the same set make the same entry, and one of them wins. An
+entry that is not what its meta.json says is made again.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from normlab.datasets.image_set import ImageSet
+from normlab.datasets.places import cache_root
+
+DECODE_VERSION = 1  # part of every key: another way of decoding must not meet old pixels
+
+
+def _folder(key: str) -> Path:
+    return cache_root() / "decoded" / f"v{DECODE_VERSION}-{key}"
+
+
+def open_entry(key: str, name: str, max_bad_images: int) -> ImageSet | None:
+    """The set of an entry, or None where there is none, it is damaged, or it lacks more images than are allowed."""
+    folder = _folder(key)
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        for file, size in meta["bytes"].items():
+            if (folder / file).stat().st_size != size:
+                return None
+        if len(meta["skipped"]) > max_bad_images:
+            return None
+        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        labels = np.load(folder / "labels.npy", allow_pickle=False)
+        train = meta["num_train"]
+        if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(labels) or len(labels) < train:
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return ImageSet(
+        name=name,
+        fingerprint=key.rpartition("-")[0],
+        classes=tuple(meta["classes"]),
+        train_images=images[:train],
+        train_labels=labels[:train],
+        test_images=images[train:],
+        test_labels=labels[train:],
+        skipped=tuple(meta["skipped"]),
+        duplicates=meta["duplicates"],
+    )
+
+
+@contextmanager
+def new_entry(key: str) -> Iterator[Path]:
+    """A folder to fill with images.npy and labels.npy and to close with `write_meta`; it becomes the entry at the end."""
+    final = _folder(key)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=final.parent))
+    try:
+        yield temporary
+        for path in temporary.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        if final.exists():  # damaged, or with fewer images than are wanted now
+            final.rename(temporary.with_name(temporary.name + "-old"))
+            shutil.rmtree(temporary.with_name(temporary.name + "-old"), ignore_errors=True)
+        with contextlib.suppress(OSError):  # another process was quicker
+            temporary.rename(final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_meta(folder: Path, *, classes: Sequence[str], num_train: int, skipped: Sequence[str] = ()) -> None:
+    """Closes an entry: counts duplicates between the parts and records the sizes of the arrays."""
+    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+    meta = {
+        "classes": list(classes),
+        "num_train": num_train,
+        "skipped": list(skipped),
+        "duplicates": _count_duplicates(images, num_train),
+        "bytes": {file: (folder / file).stat().st_size for file in ("images.npy", "labels.npy")},
+    }
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False))
+
+
+def _count_duplicates(images: np.ndarray, num_train: int) -> int:
+    digest: Callable[[np.ndarray], bytes] = lambda image: hashlib.blake2b(image.tobytes(), digest_size=16).digest()  # noqa: E731
+    seen = {digest(image) for image in images[:num_train]}
+    return sum(digest(image) in seen for image in images[num_train:])
+
+
+def remembered(key: str, compute: Callable[[], str]) -> str:
+    """A small text computed once for a key, such as the fingerprint of a file of this size and time."""
+    path = cache_root() / "fingerprints" / hashlib.sha256(key.encode()).hexdigest()[:32]
+    with contextlib.suppress(OSError):
+        if text := path.read_text():
+            return text
+    text = compute()
+    with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}-{os.getpid()}")
+        temporary.write_text(text)
+        temporary.replace(path)
+    return text

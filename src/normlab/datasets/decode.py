@@ -1,0 +1,98 @@
+"""From the bytes of an image file to pixels, and the process that does so for a share of a data set.
+
+Started by `folder.py` as `python -m normlab.datasets.decode JOB START STOP`; it writes its rows of the shared array
+and prints, as JSON, the files it could not read.
+"""
+
+import io
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from normlab.datasets.archive import open_files
+
+MAX_PIXELS = 4096 * 4096  # of an image's header, checked before a pixel is decoded
+
+
+def decode_image(content: bytes, image_size: int | None) -> np.ndarray:
+    """RGB pixels, uint8 [S, S, 3]; ValueError says why there are none.
+
+    The EXIF orientation is applied; other modes than RGB (grey, palette, CMYK, transparency, 16 bits) are converted; of
+    an animation the first frame counts. With `image_size` the image is squashed to a square, bilinear with antialiasing;
+    without, it must be one.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if not content:
+        raise ValueError("the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content))
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}")
+            if image_size is None and image.width != image.height:
+                raise ValueError(f"{image.width}×{image.height} is not square; write image_size: 32, or another size")
+            if image_size is not None and image.format == "JPEG":
+                image.draft("RGB", (image_size, image_size))  # decodes no more than is needed
+            if image.getexif().get(0x0112, 1) != 1:
+                image = ImageOps.exif_transpose(image)
+            rgb = _to_rgb(image)
+            if image_size is not None and rgb.size != (image_size, image_size):
+                rgb = rgb.resize((image_size, image_size), Image.Resampling.BILINEAR)
+            return np.asarray(rgb)
+    except UnidentifiedImageError:
+        raise ValueError("it is not an image") from None
+    except ValueError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ValueError("it unpacks to more pixels than an image should") from None
+    except Exception as error:  # decoders raise SyntaxError, struct.error, IndexError, … on broken files
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+
+
+def _to_rgb(image):  # type: ignore[no-untyped-def]  # PIL is imported late
+    """Any mode to RGB; 16-bit grey is scaled, not cut off."""
+    from PIL import Image
+
+    if image.mode == "RGB":
+        image.load()
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, np.float64)
+        scale = 255 / 65535 if values.max(initial=0) > 255 else 1.0
+        return Image.fromarray(np.clip(values * scale, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+        with_alpha = image.convert("RGBA")  # transparent pixels show white, not whatever colour lies under them
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), with_alpha).convert("RGB")
+    return image.convert("RGB")
+
+
+def decode_share(job: dict[str, object], start: int, stop: int) -> list[tuple[int, str]]:
+    """Decodes rows `start` to `stop` of a job into its array; returns (row, reason) of those that cannot be read."""
+    paths, size = job["paths"], job["image_size"]
+    assert isinstance(paths, list)
+    assert isinstance(size, int)
+    images = np.load(str(job["array"]), mmap_mode="r+", allow_pickle=False)
+    bad = []
+    with open_files(Path(str(job["source"]))) as files:
+        for row in range(start, stop):
+            try:
+                pixels = decode_image(files.read(paths[row]), size if job["resize"] else None)
+                if pixels.shape != images.shape[1:]:
+                    raise ValueError(
+                        f"{pixels.shape[1]}×{pixels.shape[0]}, but others are {size}×{size}; write image_size: {size}"
+                    )
+                images[row] = pixels
+            except (ValueError, OSError) as error:
+                bad.append((row, str(error)))
+    images.flush()  # type: ignore[attr-defined]
+    return bad
+
+
+if __name__ == "__main__":
+    share = json.loads(Path(sys.argv[1]).read_text()), int(sys.argv[2]), int(sys.argv[3])
+    print(json.dumps(decode_share(*share)))
