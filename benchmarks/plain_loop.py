@@ -103,7 +103,7 @@ def measure(case: Case, rounds: int, num_images: int) -> dict[str, Any]:
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (num_images, 32, 32, 3), np.uint8)
     labels = generator.integers(0, 10, num_images)
-    sides = {"plain": PlainLoop(case, images, labels), "ours": Ours(case, images, labels)}
+    sides: dict[str, PlainLoop | Ours] = {"plain": PlainLoop(case, images, labels), "ours": Ours(case, images, labels)}
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):  # the first warms up
         for name, side in sides.items():

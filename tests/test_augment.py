@@ -61,5 +61,5 @@ def test_fixed_copies_keep_the_original_first_and_do_not_depend_on_the_epoch() -
     assert first is not None
     assert first.shape == (30, 4)
     assert not first[:10].any()
-    assert np.array_equal(first, later)  # type: ignore[arg-type]
+    assert np.array_equal(first, later)
     assert not np.array_equal(first[10:20], first[20:])

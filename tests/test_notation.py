@@ -40,7 +40,7 @@ hidden = st.one_of(
     )
 )
 def test_every_network_prints_back_to_what_it_was_parsed_from(layers: tuple[object, ...]) -> None:
-    assert parse_notation(print_notation(layers)) == layers  # type: ignore[arg-type]
+    assert parse_notation(print_notation(layers)) == layers
 
 
 @given(st.text(max_size=40))

@@ -50,7 +50,7 @@ def test_a_damaged_result_is_named_and_can_be_set_aside(store: Store) -> None:
     store.save(result)
     path = store.root / "trials" / result.id / "result.json"
     path.write_text(path.read_text()[:100])
-    with pytest.raises(ValueError, match="result.json is damaged"):
+    with pytest.raises(ValueError, match=r"result\.json is damaged"):
         store.load(result.id)
     store.set_aside(result.id)
     assert store.load(result.id) is None
@@ -111,7 +111,7 @@ def test_a_store_that_cannot_be_written_is_refused_before_any_work(tmp_path: Pat
 
 
 # Ids and formats that reached disk are a contract: these strings may never change.
-PINNED = [
+PINNED: list[tuple[dict[str, Any], str]] = [
     ({}, "digits-8K-2C2B-10D-none-lr0.001-b16-s0-e13446eed7b0"),
 ]
 

@@ -31,7 +31,7 @@ scales:
 
 
 def study(text: str = TEXT, **given: object) -> Study:
-    return parse_study(text.encode(), name="s", path="s.yaml", **given)  # type: ignore[arg-type]
+    return parse_study(text.encode(), name="s", path="s.yaml", **given)
 
 
 def test_a_grid_has_an_arm_for_every_combination() -> None:

@@ -53,7 +53,7 @@ def evaluate(
         cell = trial_offset + labels_BT * classes + logits_BTK.argmax(2)
         cells += torch.bincount(cell.flatten(), minlength=len(cells))
     confusion = cells.view(trials, classes, classes)
-    accuracy = confusion.diagonal(dim1=1, dim2=2).sum(1) / len(data)
+    accuracy = confusion.diagonal(dim1=1, dim2=2).sum(1).double() / len(data)
     return Evaluation(loss=losses / len(data), accuracy=accuracy, confusion=confusion)
 
 

@@ -12,6 +12,8 @@ from torch import nn
 
 
 class MeanOnly(nn.Module):
+    running_mean: torch.Tensor
+
     def __init__(self, channels: int, momentum: float) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(channels))
@@ -30,6 +32,9 @@ class MeanOnly(nn.Module):
 class Renorm(nn.Module):
     """Ioffe 2017 as printed, with fixed clips."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, channels: int, momentum: float, eps: float, r_max: float, d_max: float) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
@@ -39,7 +44,10 @@ class Renorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         dims = (0, 2, 3) if x.dim() == 4 else (0,)
-        view = lambda v: v.view(1, -1, *(1 for _ in dims[1:]))  # noqa: E731
+
+        def view(v: torch.Tensor) -> torch.Tensor:
+            return v.view(1, -1, *(1 for _ in dims[1:]))
+
         if not self.training:
             return (x - view(self.mean)) / view(self.std) * view(self.weight) + view(self.bias)
         mean = x.mean(dims)

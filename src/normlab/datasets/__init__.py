@@ -1,7 +1,7 @@
 """Data sets by name: found or fetched, decoded once, and opened as memory-mapped uint8 arrays.
 
-`digits` comes with scikit-learn, `cifar10` is the official binary archive, `folder:NAME` a folder or zip with one folder
-a class. Names are looked up in `$NORMLAB_DATA`, then in the cache, then downloaded. Imports no torch.
+`digits` comes with scikit-learn, `cifar10` is the official binary archive, `folder:NAME` a folder or zip with one
+folder a class. Names are looked up in `$NORMLAB_DATA`, then in the cache, then downloaded. Imports no torch.
 """
 
 from pathlib import Path
@@ -33,16 +33,16 @@ def describe(name: str, *, image_size: int | None = None) -> DataInfo:
 def load(name: str, *, image_size: int | None = None, max_bad_images: int = 0) -> ImageSet:
     """Opens a data set from the cache; the first time it is found or fetched, checked, decoded and stored there.
 
-    Up to `max_bad_images` unreadable images are left out, and named in `skipped`; more are an error.
+    Up to `max_bad_images` unreadable images are then left out, and named in `skipped`; more are an error.
     """
     source, rest = _source(name), _rest(name)
     size = _checked_size(name, image_size)
     key = f"{source.fingerprint(rest)}-{size or 'native'}"
-    found = cache.open_entry(key, name, max_bad_images)
+    found = cache.open_entry(key, name)
     if found is None:
         with cache.new_entry(key) as entry:
             source.decode(rest, size, max_bad_images, entry)
-        found = cache.open_entry(key, name, max_bad_images)
+        found = cache.open_entry(key, name)
         assert found is not None
     return found
 
@@ -60,7 +60,7 @@ def catalogue() -> list[Entry]:
 
 
 def _source(name: str) -> Source:
-    kind, colon, rest = name.partition(":")
+    kind, _, rest = name.partition(":")
     if kind not in DATASETS:
         hint = f"; write folder:{name} for a folder or zip of your own" if _exists(name) else ""
         raise UsageError(f"{unknown('data', name, ['digits', 'cifar10', 'folder:NAME'])}{hint}")

@@ -61,7 +61,7 @@ class _Folder:
     root: Path
 
     def members(self) -> list[Member]:
-        found = []
+        found: list[Member] = []
         for folder, folders, files in os.walk(self.root, followlinks=False):
             folders.sort()
             for name in sorted(files):

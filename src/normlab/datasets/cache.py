@@ -30,16 +30,14 @@ def _folder(key: str) -> Path:
     return cache_root() / "decoded" / f"v{DECODE_VERSION}-{key}"
 
 
-def open_entry(key: str, name: str, max_bad_images: int) -> ImageSet | None:
-    """The set of an entry, or None where there is none, it is damaged, or it lacks more images than are allowed."""
+def open_entry(key: str, name: str) -> ImageSet | None:
+    """The set of an entry, or None where there is none or it is damaged."""
     folder = _folder(key)
     try:
         meta = json.loads((folder / "meta.json").read_text())
         for file, size in meta["bytes"].items():
             if (folder / file).stat().st_size != size:
                 return None
-        if len(meta["skipped"]) > max_bad_images:
-            return None
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(folder / "labels.npy", allow_pickle=False)
         train = meta["num_train"]
@@ -62,7 +60,7 @@ def open_entry(key: str, name: str, max_bad_images: int) -> ImageSet | None:
 
 @contextmanager
 def new_entry(key: str) -> Iterator[Path]:
-    """A folder to fill with images.npy and labels.npy and to close with `write_meta`; it becomes the entry at the end."""
+    """A folder to fill with images.npy and labels.npy and to close with `write_meta`; in the end it is the entry."""
     final = _folder(key)
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=final.parent))

@@ -30,7 +30,7 @@ RECORD, RECORDS = 1 + 3 * 32 * 32, 10_000
 
 
 def _fingerprint(name: str) -> str:
-    """The archive's published MD5: it is checked before anything is decoded, so the data need not be there to know it."""
+    """The archive's published MD5, checked before anything is decoded: it is known without the data."""
     return ARCHIVE.md5[:16]
 
 
@@ -43,9 +43,7 @@ def _decode(name: str, image_size: int | None, max_bad_images: int, folder: Path
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "md5").hexdigest()
     if digest != ARCHIVE.md5:
-        raise UsageError(
-            f"{path}: its MD5 is {digest}, not {ARCHIVE.md5} of the official archive; remove it and fetch again"
-        )
+        raise UsageError(f"{path}: its MD5 is {digest}, the official one {ARCHIVE.md5}; remove it and fetch again")
     images, labels = read_archive(path)
     np.save(folder / "images.npy", images)
     np.save(folder / "labels.npy", labels)
@@ -53,7 +51,7 @@ def _decode(name: str, image_size: int | None, max_bad_images: int, folder: Path
 
 
 def read_archive(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [60000, 32, 32, 3] and labels int64 [60000] from the six known members; the rest is not looked at."""
+    """Images uint8 [60000, 32, 32, 3] and labels int64 [60000] from the six known members; others are ignored."""
     images, labels = [], []
     try:
         with tarfile.open(path, "r:gz") as archive:

@@ -1,6 +1,6 @@
 """From the bytes of an image file to pixels, and the process that does so for a share of a data set.
 
-Started by `folder.py` as `python -m normlab.datasets.decode JOB START STOP`; it writes its rows of the shared array
+Started by `folder.py` with the arguments JOB START STOP; it writes its rows of the shared array
 and prints, as JSON, the files it could not read.
 """
 
@@ -9,10 +9,14 @@ import json
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from normlab.datasets.archive import open_files
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MAX_PIXELS = 4096 * 4096  # of an image's header, checked before a pixel is decoded
 
@@ -20,23 +24,23 @@ MAX_PIXELS = 4096 * 4096  # of an image's header, checked before a pixel is deco
 def decode_image(content: bytes, image_size: int | None) -> np.ndarray:
     """RGB pixels, uint8 [S, S, 3]; ValueError says why there are none.
 
-    The EXIF orientation is applied; other modes than RGB (grey, palette, CMYK, transparency, 16 bits) are converted; of
-    an animation the first frame counts. With `image_size` the image is squashed to a square, bilinear with antialiasing;
-    without, it must be one.
+    The EXIF orientation is applied; other modes than RGB (grey, palette, CMYK, transparency, 16 bits) are converted;
+    of an animation the first frame counts. With `image_size` the image is squashed to a square, bilinear with
+    antialiasing; without, it must be one.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
     if not content:
         raise ValueError("the file is empty")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content))
+            image: Image.Image = Image.open(io.BytesIO(content))
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}")
             if image_size is None and image.width != image.height:
                 raise ValueError(f"{image.width}×{image.height} is not square; write image_size: 32, or another size")
-            if image_size is not None and image.format == "JPEG":
+            if image_size is not None and isinstance(image, ImageFile.ImageFile):
                 image.draft("RGB", (image_size, image_size))  # decodes no more than is needed
             if image.getexif().get(0x0112, 1) != 1:
                 image = ImageOps.exif_transpose(image)
@@ -54,7 +58,7 @@ def decode_image(content: bytes, image_size: int | None) -> np.ndarray:
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
-def _to_rgb(image):  # type: ignore[no-untyped-def]  # PIL is imported late
+def _to_rgb(image: "Image.Image") -> "Image.Image":
     """Any mode to RGB; 16-bit grey is scaled, not cut off."""
     from PIL import Image
 
@@ -89,10 +93,10 @@ def decode_share(job: dict[str, object], start: int, stop: int) -> list[tuple[in
                 images[row] = pixels
             except (ValueError, OSError) as error:
                 bad.append((row, str(error)))
-    images.flush()  # type: ignore[attr-defined]
+    images.flush()
     return bad
 
 
-if __name__ == "__main__":
-    share = json.loads(Path(sys.argv[1]).read_text()), int(sys.argv[2]), int(sys.argv[3])
-    print(json.dumps(decode_share(*share)))
+def main() -> None:
+    job, start, stop = sys.argv[1:]
+    print(json.dumps(decode_share(json.loads(Path(job).read_text()), int(start), int(stop))))

@@ -1,4 +1,4 @@
-"""scikit-learn's digits: 1,797 images of 8×8 grey pixels, ten classes, embedded in the library, no official test part."""
+"""scikit-learn's digits: 1,797 images of 8×8 grey pixels, ten classes, embedded in the library, no test part."""
 
 import hashlib
 import importlib.util

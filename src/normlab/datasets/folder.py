@@ -7,6 +7,7 @@ A single folder around all that is looked through. Images become RGB squares of 
 """
 
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -27,6 +28,7 @@ from normlab.errors import UsageError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 TRAIN, TEST = ("train", "training"), ("test", "val", "valid", "validation")
+_DECODE = "from normlab.datasets.decode import main; main()"
 FEW = 2_000  # images that are decoded faster here than by processes that have to start
 
 
@@ -61,17 +63,25 @@ def _path(name: str) -> Path:
 def _fingerprint(name: str) -> str:
     """Of paths and contents, so that a folder and its zip agree; remembered for this state of the files."""
     path = _path(name)
-    with open_files(path) as files:
-        members = _images(files)
-        state = hashlib.sha256("\n".join(f"{m.path} {m.num_bytes} {m.stamp}" for m in members).encode()).hexdigest()
 
-        def compute() -> str:
-            digest = hashlib.sha256()
-            for member in members:
+    def compute() -> str:
+        digest = hashlib.sha256()
+        with open_files(path) as files:
+            for member in _images(files):
                 digest.update(f"{member.path}\0{hashlib.sha256(files.read(member.path)).hexdigest()}\n".encode())
-            return digest.hexdigest()[:16]
+        return digest.hexdigest()[:16]
 
-        return cache.remembered(f"{path.resolve()} {state}", compute)
+    return cache.remembered(f"{path.resolve()} {_state(path)}", compute)
+
+
+def _state(path: Path) -> str:
+    """Changes when the files do: size and time of an archive, those of every image of a folder."""
+    if path.is_file():
+        status = path.stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
+    with open_files(path) as files:
+        listing = "\n".join(f"{member.path} {member.num_bytes} {member.stamp}" for member in _images(files))
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def _describe(name: str, image_size: int | None) -> DataInfo:
@@ -92,8 +102,8 @@ def _decode(name: str, image_size: int | None, max_bad_images: int, folder: Path
     if len(bad) > max_bad_images:
         few = "; ".join(f"{listing.paths[row]}: {why}" for row, why in bad[:3])
         raise UsageError(
-            f"{path}: {len(bad)} of {count:,} images cannot be used ({few}{'; …' if len(bad) > 3 else ''}); mend or remove "
-            f"them, or leave them out with: normlab data fetch folder:{name} --max-bad-images {len(bad)}"
+            f"{path}: {len(bad)} of {count:,} images cannot be used ({few}{'; …' if len(bad) > 3 else ''}); mend or "
+            f"remove them, or leave them out with: normlab data fetch folder:{name} --max-bad-images {len(bad)}"
         )
     kept = np.setdiff1d(np.arange(count), [row for row, _ in bad])
     if bad:
@@ -126,10 +136,10 @@ def _decode_all(path: Path, paths: Sequence[str], size: int, resize: bool, folde
     # Processes, not threads: for small images Python's own work is most of it, and threads were slower than one.
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "normlab.datasets.decode", str(file), str(start), str(stop)],
+            [sys.executable, "-c", _DECODE, str(file), str(start), str(stop)],
             stdout=subprocess.PIPE, text=True,
         )
-        for start, stop in zip(bounds, bounds[1:], strict=False)
+        for start, stop in itertools.pairwise(bounds)
     ]  # fmt: skip
     outputs = [process.communicate()[0] for process in processes]
     file.unlink()

@@ -64,7 +64,7 @@ def split_images(
     train_by_class = [np.flatnonzero(images.train_labels == label) for label in classes]
     test_by_class = [np.flatnonzero(images.test_labels == label) for label in classes]
     official = [len(index) for index in train_by_class], [len(index) for index in test_by_class]
-    kept, held = _counts(*official, split, test_fraction, images.classes)
+    _, held = _counts(*official, split, test_fraction, images.classes)
     kind, _ = parse_split(split)
     if kind != "official":
         shuffled = [_shuffle(index, seed, "split", label) for label, index in enumerate(train_by_class)]
