@@ -148,6 +148,7 @@ class _Run:
         self.diverged_before = plan.count("diverged")
         self.total_flops = sum(plan.flops[trial.id] for chunk in chunks for trial in chunk)
         self.done_flops, self.done_images = 0.0, 0
+        self.environment = environment()  # now, before anyone edits the code while it runs
         self.began = time.monotonic()
 
     def go(self, count: int) -> None:
@@ -272,7 +273,7 @@ class _Run:
 
     def _save(self, worker: _Worker, trial: Trial, outcome: dict[str, Any], cohort_size: int) -> None:
         details = Details(**{**outcome["details"], "classes": tuple(outcome["details"]["classes"])})
-        provenance = environment() | {
+        provenance = self.environment | {
             "device": self.device,
             "threads": 1 if self.device == "cpu" else 2,
             "workers": len(self.workers),
