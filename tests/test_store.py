@@ -58,6 +58,28 @@ def test_a_damaged_result_is_named_and_can_be_set_aside(store: Store) -> None:
     assert store.load(result.id, details=True) == result
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"test_accuracy": 0.5', '"test_accuracy": NaN'),
+        ('"test_accuracy": 0.5', '"test_accuracy": Infinity'),
+        ('"test_accuracy": 0.5', '"test_accuracy": 0.5, "test_accuracy": 0.6'),
+        ('"status": "finished",', ""),
+        ('"format": 1', '"format": 999'),
+        ('"epochs": 1', '"epochs": -1'),
+        ('"epochs": 1', '"epochs": ' + "[" * 100_000 + "]" * 100_000),
+    ],
+)
+def test_a_result_that_is_not_what_it_should_be_is_damaged(store: Store, old: str, new: str) -> None:
+    result = make_result()
+    store.save(result)
+    path = store.root / "trials" / result.id / "result.json"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ValueError, match="damaged"):
+        store.load(result.id)
+
+
 def test_details_that_were_edited_by_hand_do_not_match_their_hash(store: Store) -> None:
     result = make_result()
     store.save(result)

@@ -309,11 +309,11 @@ def show(notation: str, overrides: tuple[str, ...], picture: str | None, in_chan
     """Show a network's layers, shapes, parameters and work. Settings such as norm=batch image_size=224 may follow."""
     from normlab.study import read_overrides
     from normlab.summary import network_rows
-
-    given = read_overrides(overrides)
-    spec_settings = {"data": "-", "epochs": 1, "image_size": 32, **given, "network": notation}
     from normlab.trial import make_spec
 
+    _require_picture(picture)
+    given = read_overrides(overrides)
+    spec_settings = {"data": "-", "epochs": 1, "image_size": 32, **given, "network": notation}
     spec = make_spec(spec_settings, lambda key: "override: " if key in given else "")
     rows = network_rows(spec, in_channels)
     total, macs = sum(row["parameters"] for row in rows), sum(row["MACs"] for row in rows)
@@ -325,7 +325,6 @@ def show(notation: str, overrides: tuple[str, ...], picture: str | None, in_chan
     if picture:
         from normlab.diagram import draw_network
 
-        _require_picture(picture)
         draw_network(
             notation, Path(picture), in_channels=in_channels, image_size=spec.image_size or 32, norm=spec.norm,
             norm_position=spec.norm_position, activation=spec.activation,
@@ -403,6 +402,7 @@ def data_show(name: str, image_size: int | None, picture: str | None, as_json: b
     """Show a data set's sizes and class counts, and draw samples of each class."""
     from normlab import datasets
 
+    _require_picture(picture)
     images = datasets.load(name, image_size=image_size)
     rows = []
     for label, name_of_class in enumerate(images.classes):
@@ -420,12 +420,14 @@ def data_show(name: str, image_size: int | None, picture: str | None, as_json: b
     if picture:
         from normlab.datasets.samples import draw_samples
 
-        _require_picture(picture)
         draw_samples(images, Path(picture))
         click.echo(f"drawn: {picture}", err=True)
 
 
-def _require_picture(path: str) -> None:
+def _require_picture(path: str | None) -> None:
+    """Refuses a picture that could not be written, before any work."""
+    if path is None:
+        return
     if Path(path).suffix not in {".svg", ".pdf", ".png"}:
         raise UsageError(f"--to {path}: write a file that ends in .svg, .pdf or .png")
     if not Path(path).resolve().parent.is_dir():

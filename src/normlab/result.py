@@ -53,7 +53,7 @@ def details_to_json(details: Details) -> str:
 
 
 def details_from_json(text: str) -> Details:
-    tree = json.loads(text)
+    tree = _parse(text)
     return Details(curves=tree["curves"], classes=tuple(tree["classes"]), confusion=tree["confusion"])
 
 
@@ -75,7 +75,7 @@ def result_to_json(result: Result, files: Mapping[str, str]) -> str:
 
 def result_from_json(text: str) -> tuple[Result, dict[str, str]]:
     """The result without its details, and the SHA-256 of its files. Raises ValueError where it is not one of ours."""
-    tree = json.loads(text)
+    tree = _parse(text)
     if not isinstance(tree, dict) or tree.get("format") != FORMAT_VERSION:
         raise ValueError(
             f"written in format {tree.get('format') if isinstance(tree, dict) else None!r}, not {FORMAT_VERSION}"
@@ -92,6 +92,24 @@ def result_from_json(text: str) -> tuple[Result, dict[str, str]]:
         return result, dict(tree["files"])
     except KeyError as error:
         raise ValueError(f"the key {error} is missing") from None
+
+
+def _parse(text: str) -> Any:
+    """JSON as it is defined: no NaN or Infinity, no key twice, which Python's reader would let pass."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(f"it holds {word}, which is not JSON")
+
+    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        tree = dict(pairs)
+        if len(tree) < len(pairs):
+            raise ValueError("a key stands twice in it")
+        return tree
+
+    try:
+        return json.loads(text, parse_constant=refuse, object_pairs_hook=distinct)
+    except RecursionError:
+        raise ValueError("it is nested beyond reason") from None
 
 
 def sha256(content: bytes) -> str:

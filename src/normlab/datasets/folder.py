@@ -68,10 +68,18 @@ def _fingerprint(name: str) -> str:
         digest = hashlib.sha256()
         with open_files(path) as files:
             for member in _images(files):
-                digest.update(f"{member.path}\0{hashlib.sha256(files.read(member.path)).hexdigest()}\n".encode())
+                digest.update(f"{member.path}\0{_content_hash(files, member.path)}\n".encode())
         return digest.hexdigest()[:16]
 
     return cache.remembered(f"{path.resolve()} {_state(path)}", compute)
+
+
+def _content_hash(files: Files, path: str) -> str:
+    """Of a file's bytes; one that cannot be read counts as such here, and decoding will name it."""
+    try:
+        return hashlib.sha256(files.read(path)).hexdigest()
+    except OSError:
+        return "unreadable"
 
 
 def _state(path: Path) -> str:

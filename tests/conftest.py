@@ -1,0 +1,35 @@
+"""What tests share: a cache and a store of their own, and the command line as a user calls it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded data goes to a folder of the tests, unless the caller set one."""
+    if "NORMLAB_HOME" in os.environ:
+        yield
+        return
+    os.environ["NORMLAB_HOME"] = str(tmp_path_factory.mktemp("home"))
+    yield
+    del os.environ["NORMLAB_HOME"]
+
+
+@pytest.fixture
+def normlab(tmp_path: Path) -> Run:
+    """Runs the real command line in a folder of its own."""
+
+    def run(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "normlab", *map(str, arguments)],
+            cwd=tmp_path, capture_output=True, text=True, env={**os.environ, **environment}, timeout=300, check=False,
+        )  # fmt: skip
+
+    return run

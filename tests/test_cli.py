@@ -1,0 +1,248 @@
+"""The command line, end to end: a study file in, trained trials, tables and a report out; bad input in one line."""
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Run
+
+STUDY = """\
+question: Does it matter?
+base:
+  data: digits
+  split: fraction
+  train_images: 200
+  network: 4K-1C2B-10D
+  epochs: 2
+factors:
+  norm: [none, batch]
+  learning_rate: [1e-3, 1e-2]
+seeds: 2
+contrasts:
+  - norm: [batch, none]
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+def assert_refused(done: "subprocess.CompletedProcess[str]", *words: str) -> None:
+    """One line that says what was wrong, exit code 2, no traceback, nothing on standard output."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if not line.startswith(("study", "trial"))]
+    assert len(lines) == 1, done.stderr
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+def test_a_study_goes_from_its_file_to_an_answer(study: Path, tmp_path: Path, normlab: Run) -> None:
+    plan = normlab("plan", study)
+    assert plan.returncode == 0, plan.stderr
+    assert "8 to train" in plan.stdout
+    assert re.search(r"FLOP, about \d", plan.stdout)
+    assert not (tmp_path / "normlab-store" / "trials").exists()
+
+    done = normlab("run", study, "-j", 2)
+    assert done.returncode == 0, done.stderr
+    assert "trained 8 trials" in done.stderr
+    assert "8 finished" in normlab("status", study).stdout
+
+    again = normlab("run", study)
+    assert again.returncode == 0
+    assert "trained 0 trials" in again.stderr
+
+    answer = normlab("report", study)
+    assert answer.returncode == 0, answer.stderr
+    page = Path(tmp_path / re.search(r"report: (.*)", answer.stdout)[1])
+    assert "Does it matter?" in page.read_text()
+    for name in ("arms.csv", "contrasts.csv", "results.json", "factor-norm.svg", "factor-learning_rate.png"):
+        assert (page.parent / name).stat().st_size > 100, name
+
+    numbers = json.loads(normlab("compare", study, "--json").stdout)
+    assert [arm["n"] for arm in numbers["arms"]] == [2, 2, 2, 2]
+    rows = list(csv.DictReader(io.StringIO(normlab("compare", study, "--csv", "contrasts").stdout)))
+    assert len(rows) == 2
+
+
+def test_a_trial_that_another_study_trained_is_not_trained_again(study: Path, tmp_path: Path, normlab: Run) -> None:
+    assert normlab("run", study, "norm=batch", "learning_rate=1e-3").returncode == 0
+    other = tmp_path / "other.yaml"
+    other.write_text(STUDY.replace("seeds: 2", "seeds: 3").replace("  learning_rate: [1e-3, 1e-2]\n", ""))
+    done = normlab("run", other, "--json")
+    summary = json.loads(done.stdout)
+    assert summary["already_finished"] == 2  # the default learning rate is 1e-3
+    assert summary["trained"] == 4
+
+
+def test_one_trial_is_the_same_alone_and_from_another_number_of_workers(tmp_path: Path, normlab: Run) -> None:
+    settings = ["data=digits", "split=fraction", "train_images=200", "network=4K-1C2B-10D", "norm=batch", "epochs=2"]
+    first = json.loads(normlab("train", *settings, "--json", "--store", "a").stdout)
+    second = json.loads(normlab("train", *settings, "--json", "--store", "b").stdout)
+    assert first == second
+    assert first["status"] == "finished"
+    assert (tmp_path / "a" / "trials" / first["id"] / "model.safetensors").exists()
+
+
+def test_a_cohort_gives_the_results_of_trials_trained_alone(study: Path, normlab: Run) -> None:
+    alone = normlab("run", study, "--store", "alone")
+    together = normlab("run", study, "--store", "together", "--cohort", 4)
+    assert alone.returncode == together.returncode == 0, together.stderr
+    tables = [json.loads(normlab("compare", study, "--json", "--store", s).stdout) for s in ("alone", "together")]
+    for one, other in zip(tables[0]["arms"], tables[1]["arms"], strict=True):
+        assert one["mean"] == pytest.approx(other["mean"], abs=0.02)
+
+
+def start(study: Path, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "normlab", "run", str(study), *arguments],
+        cwd=study.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for_results(store: Path, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if store.exists() and sum(not p.name.startswith(".") for p in store.iterdir()) >= count:
+            return
+        time.sleep(0.05)
+    raise AssertionError("no results appeared")
+
+
+def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(study: Path, tmp_path: Path, normlab: Run) -> None:
+    process = start(study, "seeds=6", "epochs=20")
+    wait_for_results(tmp_path / "normlab-store" / "trials", 2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert list((tmp_path / "normlab-store" / "running").iterdir()) == []
+
+    half = normlab("report", study, "seeds=6", "epochs=20")
+    assert half.returncode == 0
+    assert "missing" in half.stdout
+
+    done = json.loads(normlab("run", study, "seeds=6", "epochs=20", "--json").stdout)
+    assert done["already_finished"] >= 2
+    assert done["already_finished"] + done["trained"] == 24
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the worker through /proc")
+def test_a_worker_that_is_killed_fails_its_trial_alone_and_the_next_run_mends_it(
+    study: Path, tmp_path: Path, normlab: Run
+) -> None:
+    process = start(study, "seeds=2", "epochs=30", "-j", "1")
+    wait_for_results(tmp_path / "normlab-store" / "trials", 1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    assert "SIGKILL" in errors
+    assert "trained 7 trials" in errors
+    assert "1 failed" in normlab("status", study, "epochs=30").stdout
+    assert normlab("run", study, "epochs=30").returncode == 0
+    assert "8 finished" in normlab("status", study, "epochs=30").stdout
+
+
+def test_a_trial_that_diverges_is_a_result_and_counts_at_chance(study: Path, normlab: Run) -> None:
+    settings = ["norm=none", "learning_rate=100", "epochs=5", "optimizer=sgd"]
+    done = normlab("run", study, *settings)
+    assert done.returncode == 0, done.stderr
+    assert "2 diverged" in done.stderr
+    (arm,) = json.loads(normlab("compare", study, *settings, "--json").stdout)["arms"]
+    assert arm["diverged"] == 2
+    assert arm["mean"] == pytest.approx(0.1)
+
+
+BAD_OVERRIDES = [
+    (["epochs=0"], ["epochs", "≥ 1"]),
+    (["batchsize=4"], ["'batchsize'", "did you mean 'batch_size'?"]),
+    (["norm=bacth"], ["'bacth'", "did you mean 'batch'?"]),
+    (["network=4K-1C4B-10D"], ["down to 1×1 in block 4", "at most 1C3B"]),
+    (["network=4K-1C2B-7D"], ["7 outputs", "10 classes", "4K-1C2B-10D"]),
+    (["batch_size=1000"], ["batch_size 1000", "200 training images"]),
+    (["data=didgits"], ["'didgits'", "did you mean 'digits'?"]),
+    (["data=folder:absent.zip"], ["absent.zip", "not found"]),
+    (["split=official"], ["official", "fraction"]),
+    (["train_images=9999"], ["train_images", "9,999"]),
+    (["norm=batch", "norm_dense=true", "train_images=33", "network=4K-1C2B-8D-10D"], ["two", "batch_size 16", "dense1"]),
+    (["--scale", "big"], ["unknown scale", "big"]),
+    (["--device", "tpu"], ["'tpu'", "cpu"]),
+    (["-j", "0"], ["0", "1<=x"]),
+    (["--wrokers", "2"], ["--wrokers", "--workers"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD_OVERRIDES)
+def test_bad_input_to_a_run_is_one_line_and_exit_code_2(
+    study: Path, tmp_path: Path, normlab: Run, arguments: list[str], words: list[str]
+) -> None:
+    assert_refused(normlab("run", study, *arguments), *words)
+    trials = tmp_path / "normlab-store" / "trials"
+    assert not trials.exists() or not list(trials.iterdir())
+
+
+def test_bad_input_elsewhere_is_one_line_too(study: Path, tmp_path: Path, normlab: Run) -> None:
+    assert_refused(normlab("rnu", study), "'rnu'", "did you mean 'run'?")
+    assert_refused(normlab("run", "absent.yaml"), "absent.yaml", "quickstart")
+    assert_refused(normlab("run"), "STUDY")
+    assert_refused(normlab("show", "64K-4C3B-256-10D"), "'256'", "did you mean '256D'?")
+    assert_refused(normlab("show", "8K-1C1B-10D", "--to", "picture.bmp"), ".svg")
+    assert_refused(normlab("data", "show", "cifra10"), "did you mean 'cifar10'?")
+    assert_refused(normlab("data", "fetch", "cifar10", NORMLAB_OFFLINE="1", NORMLAB_DATA="."), "NORMLAB_OFFLINE", "put it")
+    assert_refused(normlab("train", "data=digits"), "'network' is missing")
+    (tmp_path / "locked").write_text("a file, not a folder")
+    assert_refused(normlab("run", study, "--store", "locked"), "cannot be written", "--store")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    assert_refused(normlab("run", "binary.yaml"), "UTF-8")
+
+
+def test_help_status_and_report_do_not_import_torch_and_help_is_instant(study: Path, tmp_path: Path) -> None:
+    probe = (
+        "import sys; from normlab.cli import commands\n"
+        "try: commands.main(sys.argv[1:], standalone_mode=False)\n"
+        "except SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    for arguments in (["--help"], ["status", study], ["report", study], ["compare", study], ["run", "--help"]):
+        done = subprocess.run([sys.executable, "-c", probe, *map(str, arguments)], cwd=tmp_path, capture_output=True, check=False)
+        assert done.returncode == 0, (arguments, done.stderr.decode())
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "normlab", "--help"], capture_output=True, check=True)
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.4
+
+
+def test_show_prints_the_papers_sizes_and_draws_the_network(tmp_path: Path, normlab: Run) -> None:
+    done = normlab("show", "64K-4C3B-256D-Dropout0.5-10D", "norm=batch", "--to", "network.svg")
+    assert done.returncode == 0, done.stderr
+    assert "3,749,578 parameters; 380.3 MMAC" in done.stdout
+    assert (tmp_path / "network.svg").read_text().count("<svg") == 1
+
+
+def test_lists_are_printed_for_people_and_for_machines(normlab: Run) -> None:
+    assert "quickstart" in normlab("studies").stdout
+    assert "learning_rate" in normlab("settings").stdout
+    assert "digits" in normlab("data", "list").stdout
+    for arguments in (["studies"], ["settings"], ["data", "list"], ["data", "show", "digits"]):
+        assert json.loads(normlab(*arguments, "--json").stdout)
+
+
+def test_a_picture_of_samples_can_be_drawn(tmp_path: Path, normlab: Run) -> None:
+    assert normlab("data", "show", "digits", "--to", "digits.png").returncode == 0
+    assert (tmp_path / "digits.png").stat().st_size > 5_000
