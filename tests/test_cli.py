@@ -178,7 +178,7 @@ BAD_OVERRIDES = [
     (["data=folder:absent.zip"], ["absent.zip", "not found"]),
     (["split=official"], ["official", "fraction"]),
     (["train_images=9999"], ["train_images", "9,999"]),
-    (["norm=batch", "norm_dense=true", "train_images=33", "network=4K-1C2B-8D-10D"], ["two", "batch_size 16", "dense1"]),
+    (["norm=batch", "norm_dense=true", "train_images=33", "network=4K-1C2B-8D-10D"], ["two", "batch_size", "dense1"]),
     (["--scale", "big"], ["unknown scale", "big"]),
     (["--device", "tpu"], ["'tpu'", "cpu"]),
     (["-j", "0"], ["0", "1<=x"]),
@@ -202,7 +202,8 @@ def test_bad_input_elsewhere_is_one_line_too(study: Path, tmp_path: Path, normla
     assert_refused(normlab("show", "64K-4C3B-256-10D"), "'256'", "did you mean '256D'?")
     assert_refused(normlab("show", "8K-1C1B-10D", "--to", "picture.bmp"), ".svg")
     assert_refused(normlab("data", "show", "cifra10"), "did you mean 'cifar10'?")
-    assert_refused(normlab("data", "fetch", "cifar10", NORMLAB_OFFLINE="1", NORMLAB_DATA="."), "NORMLAB_OFFLINE", "put it")
+    offline = normlab("data", "fetch", "cifar10", NORMLAB_OFFLINE="1", NORMLAB_DATA=".", NORMLAB_HOME="home")
+    assert_refused(offline, "NORMLAB_OFFLINE", "put it")
     assert_refused(normlab("train", "data=digits"), "'network' is missing")
     (tmp_path / "locked").write_text("a file, not a folder")
     assert_refused(normlab("run", study, "--store", "locked"), "cannot be written", "--store")
@@ -218,7 +219,8 @@ def test_help_status_and_report_do_not_import_torch_and_help_is_instant(study: P
         "sys.exit('torch' in sys.modules)"
     )
     for arguments in (["--help"], ["status", study], ["report", study], ["compare", study], ["run", "--help"]):
-        done = subprocess.run([sys.executable, "-c", probe, *map(str, arguments)], cwd=tmp_path, capture_output=True, check=False)
+        command = [sys.executable, "-c", probe, *map(str, arguments)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
         assert done.returncode == 0, (arguments, done.stderr.decode())
     times = []
     for _ in range(3):

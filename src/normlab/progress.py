@@ -45,7 +45,7 @@ def describe(status: RunStatus) -> str:
     if status.diverged:
         words.append(f"{status.diverged} diverged")
     if status.loss is not None:
-        words.append(f"loss {status.loss:.3f}")
+        words.append(f"loss {status.loss:.4g}")
     if status.accuracy is not None:
         words.append(f"accuracy {status.accuracy:.1%}")
     if status.images_per_second:
