@@ -1,198 +1,375 @@
-"""The report of a study: one HTML file that needs nothing else, and the same numbers and figures beside it.
+"""The report of a study: one HTML file that needs nothing else, with the same numbers as CSV and JSON beside it.
 
-FOLDER/report.html, arms.csv, contrasts.csv, results.json, factor-NAME.svg/.png, curves.svg/.png
+`write_report` arranges what `table` and `figures` computed, in the words of `answers`: an interval that excludes 0 is
+higher or lower by so much, any other is not resolved; no interval ever means that there is no difference.
 """
 
-import contextlib
+import os
+import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-import jinja2
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from normlab import figures
-from normlab.stats import Difference
-from normlab.study import Study, label_of
+from normlab.errors import UsageError
+from normlab.figures import (
+    CurveFigure,
+    FactorFigure,
+    curve_figure,
+    draw_curves,
+    draw_factor,
+    factor_figure,
+    picture,
+)
+from normlab.study import Study, label_of, shipped_studies
 from normlab.table import (
-    ArmResults,
+    ContrastRecord,
     StudyTable,
     arm_rows,
     arm_summary,
+    context_words,
     contrast_rows,
     contrast_summary,
+    interval_words,
+    percent,
+    status_words,
     to_csv,
     to_json,
-    verdict,
+    words,
 )
 from normlab.trial import SETTINGS, is_active
 
-PROVENANCE = {
-    "normlab_version": "normlab",
-    "commit": "commit",
-    "torch": "PyTorch",
-    "python": "Python",
-    "platform": "platform",
-    "processor": "processor",
-    "cores": "cores",
-    "device": "device",
-    "threads": "threads a worker",
-    "workers": "workers",
-    "cohort_size": "trials trained together",
-}
+MAX_SHOWN = 8  # chosen: distinct values in one cell before the rest is counted
+MAX_ALT_CHARACTERS = 1_500  # chosen: what a listener can bear; the table has every number
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportFigure:
+    """A figure in the report: the stem of its files, what it shows in words, and its drawing as inline SVG."""
+
+    stem: str
+    title: str
+    caption: str
+    svg: Markup
 
 
 def write_report(study: Study, table: StudyTable, folder: Path) -> Path:
-    """Writes the report of a table that was read with details, and returns the path of report.html."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "arms.csv").write_text(to_csv(arm_rows(table)), encoding="utf-8")
-    (folder / "contrasts.csv").write_text(to_csv(contrast_rows(table)), encoding="utf-8")
-    (folder / "results.json").write_text(to_json(table) + "\n", encoding="utf-8")
-    pictures = []
-    if table.num_finished:
-        for name, caption, figure in _figures(table):
-            for suffix in (".svg", ".png"):
-                figures.save(figure, folder / f"{name}{suffix}")
-            pictures.append({"caption": caption, "svg": figures.to_svg(figure, name)})
-    path = folder / "report.html"
-    path.write_text(_render(study, table, pictures), encoding="utf-8")
+    """Writes report.html, arms.csv, contrasts.csv, results.json and the figures (SVG, PNG); returns report.html.
+
+    Files of an earlier report are replaced. Give a table read with details, or there are no learning curves.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / "arms.csv", to_csv(arm_rows(table)).encode())
+        _write(folder / "contrasts.csv", to_csv(contrast_rows(table)).encode())
+        _write(folder / "results.json", to_json(table).encode() + b"\n")
+        figures = _write_figures(table, folder)
+        path = folder / "report.html"
+        _write(path, _render(study, table, figures).encode())
+    except OSError as error:
+        raise UsageError(f"report {folder}: cannot be written ({error.strerror})") from None
     return path
 
 
-def answer(table: StudyTable) -> str:
-    """The study's answer in words, from its contrasts; what is not resolved is said to be so."""
-    if not table.num_finished:
-        return "Nothing has been trained yet."
-    known = [row for row in table.contrasts if row.difference.low is not None]
-    if not known:
-        return "There are too few trials for an interval yet." if table.contrasts else "The study compares nothing."
-    resolved = [row for row in known if row.difference.resolved]
-    kind = "planned" if known[0].contrast.planned else "exploratory"
-    text = f"{len(resolved)} of {len(known)} {kind} contrasts are resolved: their 95 % interval excludes 0. "
-    if resolved:
-        largest = max(resolved, key=lambda row: abs(row.difference.estimate or 0))
-        text += f"The largest, {largest.contrast.label}: {in_words(largest.difference)}. "
-    if len(resolved) < len(known):
-        text += "The others are not resolved at this number of seeds, which does not make their arms equal. "
-    return text + "Intervals are not corrected for the number of contrasts."
+# --- words ------------------------------------------------------------------------------------------------------------
 
 
-def in_words(found: Difference) -> str:
-    """`higher by 3.1 points [1.2, 5.0], n = 3 and 3`."""
-    if found.estimate is None or found.low is None or found.high is None:
-        return "n too small to say"
-    low, high = sorted((abs(100 * found.low), abs(100 * found.high)))
-    words = verdict(found)
-    size = f"by {abs(100 * found.estimate):.2f} points [{low:.2f}, {high:.2f}]"
-    if words == "not resolved":
-        size = f"{100 * found.estimate:+.2f} points [{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
-    return f"{words} {size}, n = {found.n_first} and {found.n_second}"
+def answers(table: StudyTable) -> list[str]:
+    """The answer, a sentence for each pair of levels that was compared, built from the numbers alone."""
+    groups: dict[tuple[str, str, str], list[ContrastRecord]] = {}
+    for record in table.contrasts:
+        contrast = record.contrast
+        pair = (contrast.factor, contrast.first.levels[contrast.factor], contrast.second.levels[contrast.factor])
+        groups.setdefault(pair, []).append(record)
+    if groups:
+        start = words(table.metric).capitalize()
+        return [_group_sentence(f"{start}, {words(pair[0])} ", pair, group) for pair, group in groups.items()]
+    means = [(arm.arm.label, arm.mean) for arm in table.arms if arm.mean]
+    return [
+        f"{label}: {words(table.metric)} {percent(mean.mean)} %"
+        + (f" {interval_words(mean.low, mean.high)}" if mean.low is not None else ", without an interval")
+        + f" at n = {mean.n}."
+        for label, mean in means
+    ] or ["No trial is finished yet."]
 
 
-def _figures(table: StudyTable) -> list[tuple[str, str, Figure]]:
-    """Name, caption and drawing of each figure; the factor with the most levels comes first."""
-    found = []
-    for factor in sorted(table.study.factors, key=lambda factor: -len(factor.levels)):
-        if len(factor.levels) > 1:
-            caption = f"Test accuracy against {factor.name.replace('_', ' ')}. {_context(table)}"
-            data = figures.factor_figure(table, factor.name)
-            found.append((f"factor-{factor.name}", caption, figures.draw_factor(data)))
-    curves = figures.curves_figure(table)
-    if curves.panels:
-        caption = f"Learning curves: mean over seeds, band from the lowest to the highest. {_context(table)}"
-        found.append(("curves", caption, figures.draw_curves(curves)))
-    return found
+def _group_sentence(start: str, pair: tuple[str, str, str], group: Sequence[ContrastRecord]) -> str:
+    if len(group) == 1:
+        return f"{start}{_sentence(group[0])}."
+    by_verdict: dict[str, list[ContrastRecord]] = {}
+    for record in group:
+        by_verdict.setdefault(record.verdict, []).append(record)
+    parts = []
+    for verdict in ("higher", "lower", "not resolved", "too few runs", "no spread", "same trials"):
+        if found := by_verdict.get(verdict, []):
+            parts.append(f"{verdict} at {_places(pair[0], found)}{_extreme(found)}")
+    return f"{start}{pair[1]} against {pair[2]} at {len(group)} settings: {'; '.join(parts)}."
 
 
-def _context(table: StudyTable) -> str:
-    """Data, split, size of the test set, precision and scale: what every number depends on."""
-    rows = arm_rows(table)
-    parts = [
-        f"{word} {', '.join(values)}"
-        for word, key in (("data", "data"), ("split", "split"), ("test images", "num_test"), ("precision", "precision"))
-        if (values := _distinct(row[key] for row in rows))
+def _sentence(record: ContrastRecord) -> str:
+    """One contrast in words, with its interval and both numbers of runs."""
+    contrast, difference = record.contrast, record.difference
+    first, second = (arm.levels[contrast.factor] for arm in (contrast.first, contrast.second))
+    counts = f"n = {len(record.first.scores)} and {len(record.second.scores)}"
+    if record.same_trials:
+        return f"{first} and {second} are the same trials; the setting has no effect beside the others"
+    if difference is None:
+        return f"{first} against {second} cannot be said yet ({counts})"
+    points = f"{100 * abs(difference.difference):.2f} points"
+    interval = interval_words(difference.low, difference.high, signed=True)
+    match record.verdict:
+        case "higher" | "lower" as direction:
+            return f"{first} is {direction} than {second} by {points} {interval} ({counts})"
+        case "not resolved":
+            signed = f"{100 * difference.difference:+.2f} points"
+            return f"{first} against {second} is not resolved at {counts}: {signed} {interval}"
+        case "no spread":
+            return f"{first} against {second} cannot be said: neither arm has any spread to go by ({counts})"
+    return f"{first} against {second} cannot be said: too few runs ({counts})"
+
+
+def _places(factor: str, records: Sequence[ContrastRecord]) -> str:
+    """Where the contrasts hold, such as `learning_rate 0.05, 0.1`."""
+    others = [[(f, v) for f, v in r.contrast.first.levels.items() if f != factor] for r in records]
+    if all(len(levels) == 1 for levels in others):
+        return f"{words(others[0][0][0])} {_some([levels[0][1] for levels in others])}"
+    return _some([" ".join(f"{words(f)} {v}" for f, v in levels) for levels in others], "; ")
+
+
+def _extreme(records: Sequence[ContrastRecord]) -> str:
+    """The largest difference of a group with its interval, or the numbers of runs of one that is not resolved."""
+    counts = sorted({n for r in records for n in (len(r.first.scores), len(r.second.scores))})
+    runs = f"n = {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
+    if records[0].verdict not in ("higher", "lower"):
+        return f" ({runs})"
+    most = max(records, key=lambda r: abs(r.difference.difference) if r.difference else 0)
+    assert most.difference is not None
+    interval = interval_words(most.difference.low, most.difference.high, signed=True)
+    by = "by" if len(records) == 1 else "by up to"
+    return f" ({by} {100 * abs(most.difference.difference):.2f} points {interval}; {runs})"
+
+
+def _some(values: Sequence[str], separator: str = ", ") -> str:
+    shown = separator.join(values[:MAX_SHOWN])
+    return shown + (f" and {len(values) - MAX_SHOWN} more" if len(values) > MAX_SHOWN else "")
+
+
+def caveat(table: StudyTable) -> str:
+    """What a reader must know about the intervals."""
+    planned = any(record.contrast.planned for record in table.contrasts)
+    text = f"Intervals are {table.level:.0%} t intervals over seeds (Welch's for differences)"
+    if len(table.contrasts) > 1:
+        text += f", each by itself: they are not corrected for the {len(table.contrasts)} comparisons"
+    text += ". Not resolved means that these runs cannot tell, not that there is no difference."
+    ends = [end for arm in table.arms if arm.mean for end in (arm.mean.low, arm.mean.high) if end is not None]
+    if ends and not 0 <= min(ends) <= max(ends) <= 1:
+        text += " Where few runs lie far apart, an interval reaches beyond what an accuracy can be."
+    if table.contrasts and not planned:
+        text += " All comparisons are exploratory: the study named none before it ran."
+    return text
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def problem_rows(table: StudyTable) -> list[dict[str, Any]]:
+    """What is not finished, or not as hoped, by arm and reason."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for arm in table.arms:
+        for record in arm.trials:
+            reason = record.reason
+            if record.state == "diverged" and record.result is not None:
+                reason = f"in epoch {record.result.diverged_epoch}; counts as chance"
+            if record.state != "finished" or reason:
+                key = (arm.arm.label, record.state, reason)
+                groups.setdefault(key, []).append(str(record.trial.spec.seed))
+    return [
+        {"arm": arm, "state": state, "seeds": _some(seeds), "reason": reason or None}
+        for (arm, state, reason), seeds in groups.items()
     ]
-    scale = f"; scale {table.study.scale}" if table.study.scale else ""
-    return "; ".join(parts).capitalize() + scale + "."
 
 
-def _render(study: Study, table: StudyTable, pictures: Sequence[Mapping[str, str]]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("normlab", "templates"),
-        autoescape=True,  # a study's text is anybody's
-        undefined=jinja2.StrictUndefined,
+def settings_rows(table: StudyTable) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Settings that are equal in all arms, and those that vary; one that has no effect anywhere is left out."""
+    equal: list[dict[str, Any]] = []
+    varied: list[dict[str, Any]] = []
+    for name in SETTINGS:
+        if name == "seed":
+            continue
+        active = [arm.spec for arm in table.arms if is_active(arm.spec, name)]
+        values = list(dict.fromkeys(_word(getattr(spec, name)) for spec in active))
+        if not values or values == ["–"]:
+            continue
+        note = "" if len(active) == len(table.arms) else " (in some arms without effect)"
+        (equal if len(values) == 1 else varied).append({"setting": name, "value": _some(values) + note})
+    equal.append({"setting": "seeds", "value": _some([str(seed) for seed in table.study.seeds])})
+    return equal, varied
+
+
+def provenance_rows(table: StudyTable) -> list[dict[str, str]]:
+    """Where the results came from: the distinct values of each entry, times summed, rates as their range."""
+    found: dict[str, list[Any]] = {}
+    results = [record.result for record in table.records().values() if record.result is not None]
+    for result in results:
+        for key, value in dict(result.provenance).items():
+            found.setdefault(str(key), []).append(value)
+    rows = [
+        {"entry": words(key), "value": _provenance_words(key, [v for v in values if v not in (None, "")])}
+        for key, values in found.items()
+    ]
+    fingerprints = dict.fromkeys(f"{arm.spec.data}: {arm.spec.data_fingerprint}" for arm in table.arms)
+    return [*rows, {"entry": "data fingerprint", "value": _some(list(fingerprints))}]
+
+
+def _provenance_words(key: str, values: Sequence[Any]) -> str:
+    numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    if key in {"seconds", "images_per_second", "flops"} and numbers:
+        middle = f"{min(numbers):,.4g} to {max(numbers):,.4g} a trial, median {median(numbers):,.4g}"
+        return middle if key == "images_per_second" else f"{sum(numbers):,.4g} in all; {middle}"
+    if key == "started" and values:
+        return f"{min(map(str, values))} to {max(map(str, values))}"
+    return _some(list(dict.fromkeys(map(str, values)))) or "unknown"
+
+
+def commands(study: Study) -> list[str]:
+    """The commands that make this report again."""
+    shipped = {str(path): name for name, path in shipped_studies().items()}
+    arguments = [shipped.get(study.path, study.path or study.name)]
+    if study.scale is not None:
+        arguments += ["--scale", study.scale]
+    line = shlex.join([*arguments, *study.overrides])
+    return [f"normlab run {line}", f"normlab report {line}"]
+
+
+def _word(value: Any) -> str:
+    return "–" if value is None else label_of(value)
+
+
+# --- figures and page -------------------------------------------------------------------------------------------------
+
+
+def _write_figures(table: StudyTable, folder: Path) -> list[ReportFigure]:
+    made: list[ReportFigure] = []
+    context = f"Data: {context_words(table)}"
+    drawn = [factor_figure(table, factor.name) for factor in table.study.factors]
+    for data in sorted(drawn, key=lambda f: (len(f.panels), not f.numeric)):  # what says most at a glance first
+        if data.points():
+            stem = f"figure-{len(made) + 1}-{_slug(data.factor)}"
+            title = f"{words(table.metric).capitalize()} against {words(data.factor)}"
+            made.append(_figure(draw_factor(data), folder, stem, title, _factor_caption(data, context), _alt(data)))
+    if any(record.result and record.result.details for record in table.records().values()):
+        curves = curve_figure(table)
+        stem, title = f"figure-{len(made) + 1}-curves", "Learning curves"
+        alt = f"Accuracy over epochs in {len(curves.panels)} panels, one line for each arm."
+        made.append(_figure(draw_curves(curves), folder, stem, title, _curve_caption(curves, context), alt))
+    return made
+
+
+def _figure(figure: Figure, folder: Path, stem: str, title: str, caption: str, alt: str) -> ReportFigure:
+    svg = picture(figure, ".svg")
+    _write(folder / f"{stem}.svg", svg)
+    _write(folder / f"{stem}.png", picture(figure, ".png"))
+    return ReportFigure(stem=stem, title=title, caption=caption, svg=inline_svg(svg.decode(), stem, f"{title}. {alt}"))
+
+
+def inline_svg(svg: str, prefix: str, label: str) -> Markup:
+    """Matplotlib's SVG as part of a page: without its preamble, with ids of its own and a text for who cannot see."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<[^<>]*?\bid=")([^"]+")', rf"\g<1>{prefix}-\g<2>", svg)
+    svg = re.sub(r'((?:url\(|href=")#)', rf"\g<1>{prefix}-", svg)
+    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1))
+
+
+def _factor_caption(data: FactorFigure, context: str) -> str:
+    text = (
+        f"Small dots are seeds, markers are means with their {data.level:.0%} t interval over seeds, cut off where it "
+        "leaves the axis; an arm with one run, or without any spread, has none."
+    )
+    if any(point.diverged for point in data.points()):
+        text += " Crosses are trials that diverged and count as chance."
+    return f"{text} {context}." + (f" Drawn are {data.left_out}." if data.left_out else "")
+
+
+def _curve_caption(data: CurveFigure, context: str) -> str:
+    text = "Thick lines are test accuracy, bands its lowest to highest seed, thin lines training accuracy with dropout."
+    if any(arm.diverged_at for panel in data.panels for arm in panel.arms):
+        text += " A trial counts as chance from the epoch in which it diverged, marked by a cross."
+    return f"{text} {context}." + (f" Drawn are {data.left_out}." if data.left_out else "")
+
+
+def _alt(data: FactorFigure) -> str:
+    """The means of a figure as a text."""
+    parts = []
+    for panel in data.panels:
+        for series in panel.series:
+            means = ", ".join(f"{percent(p.mean)} at {data.ticks[p.x]}" for p in series.points)
+            parts.append(f"{', '.join(filter(None, [panel.title, series.name])) or 'means'}: {means}")
+    text = f"Means in per cent. {'; '.join(parts)}."
+    return text if len(text) <= MAX_ALT_CHARACTERS else text[:MAX_ALT_CHARACTERS] + "… The table has all."
+
+
+def _render(study: Study, table: StudyTable, figures: Sequence[ReportFigure]) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # the text of a study is anybody's
+        undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    equal, varied = settings_rows(table)
     return environment.get_template("report.html.jinja").render(
         study=study,
-        answer=answer(table),
-        context=_context(table),
-        finished=table.num_finished,
-        total=table.num_trials,
-        missing=sum(arm.missing for arm in table.arms),
-        failures=table.failures,
-        diverged=_diverged(table.arms),
-        arms=arm_summary(table),
-        contrasts=contrast_summary(table),
-        planned=bool(study.contrasts),
-        pictures=pictures,
-        settings=_settings(table.arms),
-        provenance=_provenance(table.arms),
-        command=_command(study),
+        context=context_words(table),
+        answers=answers(table),
+        caveat=caveat(table),
+        status=status_words(table),
+        problems=problem_rows(table),
+        arms=_shown_arms(table),
+        contrasts=_shown_contrasts(table),
+        figures=figures,
+        equal=equal,
+        varied=varied,
+        provenance=provenance_rows(table),
+        commands=commands(study),
     )
 
 
-def _diverged(arms: Sequence[ArmResults]) -> list[dict[str, Any]]:
-    return [
-        {"arm": arm.arm.label, "seed": seed, "epoch": result.diverged_epoch}
-        for arm in arms
-        for seed, result in arm.results.items()
-        if result.status == "diverged"
-    ]
-
-
-def _settings(arms: Sequence[ArmResults]) -> list[dict[str, str]]:
-    """Every setting that has an effect in some arm, with its values; the seed is not a setting of an arm."""
+def _shown_arms(table: StudyTable) -> list[dict[str, Any]]:
+    """The arms' rows with the test set's own error, which is no part of a comparison on the same images."""
     rows = []
-    for name in SETTINGS:
-        values = _distinct(getattr(arm.spec, name) for arm in arms if is_active(arm.spec, name))
-        if name != "seed" and values:
-            rows.append({"setting": name, "value": ", ".join(values), "varies": "varied" if len(values) > 1 else ""})
+    for row, numbers in zip(arm_summary(table), arm_rows(table), strict=True):
+        error = numbers["binomial_error"]
+        rows.append(row | {"test-set error": None if error is None else percent(error)})
     return rows
 
 
-def _provenance(arms: Sequence[ArmResults]) -> list[dict[str, str]]:
-    sources = [result.provenance for arm in arms for result in arm.results.values()]
-    rows = [
-        {"what": word, "value": "; ".join(values)}
-        for key, word in PROVENANCE.items()
-        if (values := _distinct(source[key] for source in sources if source.get(key) not in (None, "")))
-    ]
-    started = sorted(str(source["started"]) for source in sources if "started" in source)
-    seconds = [
-        float(source["seconds"]) / max(int(source.get("cohort_size", 1)), 1)
-        for source in sources
-        if "seconds" in source
-    ]
-    if started:
-        rows.append({"what": "trained", "value": f"{started[0]} to {started[-1]} (starts of trials, UTC)"})
-    if seconds:
-        rows.append({"what": "training time", "value": f"{sum(seconds):,.0f} s of workers for {len(seconds)} trials"})
-    fingerprints = _distinct(arm.spec.data_fingerprint for arm in arms)
-    rows.append({"what": "data fingerprint", "value": ", ".join(fingerprints)})
+def _shown_contrasts(table: StudyTable) -> list[dict[str, Any]]:
+    """The contrasts' rows with the correlation over shared seeds, and Fisher's p where runs diverged."""
+    diverged = any(record.divergence_p is not None for record in table.contrasts)
+    rows = []
+    for row, record in zip(contrast_summary(table), table.contrasts, strict=True):
+        correlation, p = record.shared.correlation, record.divergence_p
+        extra: dict[str, Any] = {"correlation over seeds": None if correlation is None else f"{correlation:+.2f}"}
+        if diverged:
+            extra["diverged"] = f"{record.first.count('diverged')} and {record.second.count('diverged')}"
+            extra["Fisher's p of divergence"] = None if p is None else f"{p:.3g}"
+        kind = row.pop("")
+        rows.append(row | extra | {"kind": kind})
     return rows
 
 
-def _command(study: Study) -> str:
-    words = ["normlab", "run", study.path or study.name]
-    with contextlib.suppress(ValueError):  # a shipped study goes by its name
-        words[2] = str(Path(study.path).relative_to(Path(__file__).parent / "studies").with_suffix(""))
-    if study.scale:
-        words += ["--scale", study.scale]
-    return shlex.join([*words, *study.overrides])
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "factor"
 
 
-def _distinct(values: Any) -> list[str]:
-    return list(dict.fromkeys(label_of(value) for value in values if value is not None))
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".new-{os.getpid()}-{path.name}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

@@ -1,93 +1,177 @@
-"""Statistics of arms and contrasts: pure functions of arrays of trials' scores.
+"""Statistics of runs that differ only by seed: pure functions on arrays, each with its method and source.
 
-With few seeds intervals come from Student's t: nominal 95 % z and percentile-bootstrap intervals cover about 82 % and
-74 % at n = 3. Differences use Welch's form, which takes neither equal variances nor correlated seeds for granted; the
-correlation over shared seeds is reported beside them.
+Scores go in as fractions of 1, and fractions come out. An interval is None where the data give none: with one run, or
+with no spread at all. Nothing here decides what a trial counts for, but for `score`.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
-CONFIDENCE = 0.95
+LEVEL = 0.95  # chosen: the convention of the field
+
+Verdict = Literal["higher", "lower", "not resolved", "too few runs", "no spread"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
-    """Of n values: mean, standard deviation (n − 1) and t interval; what n does not allow is None."""
+class Mean:
+    """A mean with its interval. `sd` is None with one run; `low` and `high` are None where there is no interval."""
 
     n: int
-    mean: float | None
+    mean: float
     sd: float | None
     low: float | None
     high: float | None
+    level: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Mean of the first values minus mean of the second, with its Welch interval where both have n ≥ 2."""
+    """Mean of the first arm minus mean of the second. `low` and `high` are None where there is no interval."""
 
     n_first: int
     n_second: int
-    estimate: float | None
+    difference: float
+    standard_error: float | None
+    degrees_of_freedom: float | None
     low: float | None
     high: float | None
-    correlation: float | None  # Pearson's, over the seeds that both have
-
-    @property
-    def resolved(self) -> bool:
-        """Whether the interval excludes zero."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+    level: float
+    method: str
 
 
-def summarize(values: Sequence[float], confidence: float = CONFIDENCE) -> Summary:
-    """Mean, standard deviation and t interval, mean ± t(n − 1) · sd / √n."""
-    n = len(values)
-    if n == 0:
-        return Summary(n=0, mean=None, sd=None, low=None, high=None)
-    mean = math.fsum(values) / n
-    if n == 1:
-        return Summary(n=1, mean=mean, sd=None, low=None, high=None)
-    sd = float(np.std(values, ddof=1))
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * sd / math.sqrt(n)
-    return Summary(n=n, mean=mean, sd=sd, low=mean - half, high=mean + half)
+@dataclass(frozen=True, kw_only=True)
+class SharedSeeds:
+    """How two arms move together over the seeds they share. `correlation` is None where it is not defined."""
+
+    n: int
+    correlation: float | None
 
 
-def difference(first: Mapping[int, float], second: Mapping[int, float], confidence: float = CONFIDENCE) -> Difference:
-    """The difference of two arms' means, given each arm's scores by seed (Welch 1947).
+def score(value: float, *, diverged: bool, num_classes: int) -> float:
+    """What a trial counts for: its accuracy, or chance, 1 / num_classes, where it diverged. It is never dropped."""
+    return 1.0 / num_classes if diverged else value
 
-    The interval is estimate ± t(ν) · √(s₁²/n₁ + s₂²/n₂), with ν by Welch and Satterthwaite.
+
+def mean_interval(values: Sequence[float], *, level: float = LEVEL) -> Mean:
+    """Mean, sample standard deviation (n − 1) and Student's t interval of n ≥ 1 independent runs.
+
+    mean ± t(n − 1) · sd / √n (Student 1908). There is no interval for one run, nor for runs without any spread: one of
+    zero width would claim a certainty that n runs cannot give. A percentile bootstrap would under-cover: 76 % at n = 3.
     """
-    a, b = summarize(list(first.values())), summarize(list(second.values()))
-    rho = correlation(first, second)
-    if a.mean is None or b.mean is None:
-        return Difference(n_first=a.n, n_second=b.n, estimate=None, low=None, high=None, correlation=rho)
-    estimate = a.mean - b.mean
-    if a.sd is None or b.sd is None:
-        return Difference(n_first=a.n, n_second=b.n, estimate=estimate, low=None, high=None, correlation=rho)
-    share_a, share_b = a.sd**2 / a.n, b.sd**2 / b.n
-    error = math.sqrt(share_a + share_b)
-    half = 0.0  # two arms without any spread, such as two stuck at chance, differ by exactly what they differ
-    if error > 0:
-        freedom = (share_a + share_b) ** 2 / (share_a**2 / (a.n - 1) + share_b**2 / (b.n - 1))
-        half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
+    x = _checked(values)
+    _checked_level(level)
+    n, mean, sd = len(x), _mean(x), _sd(x)
+    if not sd:
+        return Mean(n=n, mean=mean, sd=sd, low=None, high=None, level=level)
+    half = _t_quantile(level, n - 1) * sd / n**0.5
+    return Mean(n=n, mean=mean, sd=sd, low=mean - half, high=mean + half, level=level)
+
+
+def welch_difference(first: Sequence[float], second: Sequence[float], *, level: float = LEVEL) -> Difference:
+    """Difference of two means with Welch's t interval, which lets the arms' variances and numbers of runs differ.
+
+    Standard error √(s₁²/n₁ + s₂²/n₂), degrees of freedom of Welch (1947) and Satterthwaite (1946). No interval where an
+    arm has one run, or where neither has any spread. Seeds are not paired (see `shared_seeds`).
+    """
+    x, y = _checked(first), _checked(second)
+    _checked_level(level)
+    n_first, n_second, difference = len(x), len(y), _mean(x) - _mean(y)
+    sd_first, sd_second = _sd(x), _sd(y)
+    error = freedom = half = None
+    if sd_first is not None and sd_second is not None:
+        error = float(np.hypot(sd_first / n_first**0.5, sd_second / n_second**0.5))
+    if error and sd_first is not None and sd_second is not None:
+        # As shares of the squared error, so that no power of a tiny spread underflows.
+        share_first = (sd_first / n_first**0.5 / error) ** 2
+        share_second = (sd_second / n_second**0.5 / error) ** 2
+        freedom = 1 / (share_first**2 / (n_first - 1) + share_second**2 / (n_second - 1))
+        half = _t_quantile(level, freedom) * error
     return Difference(
-        n_first=a.n, n_second=b.n, estimate=estimate, low=estimate - half, high=estimate + half, correlation=rho
+        n_first=n_first,
+        n_second=n_second,
+        difference=difference,
+        standard_error=error,
+        degrees_of_freedom=freedom,
+        low=None if half is None else difference - half,
+        high=None if half is None else difference + half,
+        level=level,
+        method="Welch t",
     )
 
 
-def correlation(first: Mapping[int, float], second: Mapping[int, float]) -> float | None:
-    """Pearson's correlation over shared seeds; None below 3 of them, or where one side does not vary."""
-    shared = sorted(first.keys() & second.keys())
-    a, b = np.array([first[seed] for seed in shared]), np.array([second[seed] for seed in shared])
-    if len(shared) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return None
-    return float(np.corrcoef(a, b)[0, 1])
+def shared_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> SharedSeeds:
+    """Pearson's correlation of two arms over the seeds both have, scores by seed; from three shared seeds on.
+
+    It is measured and reported. It does not choose between a paired and an unpaired interval: a choice made on the
+    data that it then serves would not keep its error rate. One bit of difference gives full churn (Summers & Dinneen,
+    2021), so little correlation is to be expected.
+    """
+    seeds = sorted(first.keys() & second.keys())
+    if len(seeds) < 3:  # two points always lie on a line
+        return SharedSeeds(n=len(seeds), correlation=None)
+    x, y = np.array([first[s] for s in seeds]), np.array([second[s] for s in seeds])
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return SharedSeeds(n=len(seeds), correlation=None)
+    return SharedSeeds(n=len(seeds), correlation=float(np.clip(np.corrcoef(x, y)[0, 1], -1, 1)))
+
+
+def verdict(difference: Difference) -> Verdict:
+    """What an interval allows to be said. An interval that holds 0 resolves nothing; it never means 'equal'."""
+    if min(difference.n_first, difference.n_second) < 2:
+        return "too few runs"
+    if difference.low is None or difference.high is None:
+        return "no spread"
+    if difference.low > 0:
+        return "higher"
+    return "lower" if difference.high < 0 else "not resolved"
 
 
 def binomial_error(accuracy: float, num_test: int) -> float:
-    """Standard error of an accuracy from the finite test set alone, √(p (1 − p) / n)."""
-    return math.sqrt(accuracy * (1 - accuracy) / num_test)
+    """Standard error of an accuracy measured on `num_test` images drawn at random: √(p (1 − p) / n).
+
+    It is the error of generalizing beyond this test set. All arms share the test images, so that it takes no part in
+    a comparison of arms.
+    """
+    if not 0 <= accuracy <= 1 or num_test < 1:
+        raise ValueError(
+            f"accuracy {accuracy} on {num_test} images; allowed: an accuracy from 0 to 1, at least 1 image"
+        )
+    return float(np.sqrt(accuracy * (1 - accuracy) / num_test))
+
+
+def divergence_p(diverged_first: int, n_first: int, diverged_second: int, n_second: int) -> float:
+    """Two-sided p of Fisher's exact test (1922) that two arms diverge at one rate; 1 where none or all of them did."""
+    table = [[diverged_first, n_first - diverged_first], [diverged_second, n_second - diverged_second]]
+    if min(map(min, table)) < 0:
+        raise ValueError(f"{diverged_first} of {n_first} and {diverged_second} of {n_second} runs cannot have diverged")
+    return float(stats.fisher_exact(table).pvalue)
+
+
+def _checked(values: Sequence[float]) -> np.ndarray:
+    x = np.asarray(values, dtype=np.float64)
+    if x.ndim != 1 or not len(x) or not np.isfinite(x).all():
+        raise ValueError(f"given {values!r}; allowed: one or more finite numbers")
+    return x
+
+
+def _checked_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level {level}: allowed: between 0 and 1, such as 0.95")
+
+
+def _mean(x: np.ndarray) -> float:
+    return float(x[0] if np.ptp(x) == 0 else x.mean())  # equal values stay exactly what they are
+
+
+def _sd(x: np.ndarray) -> float | None:
+    if len(x) < 2:
+        return None
+    return 0.0 if np.ptp(x) == 0 else float(x.std(ddof=1))
+
+
+def _t_quantile(level: float, freedom: float) -> float:
+    return float(special.stdtrit(freedom, (1 + level) / 2))  # the quantile itself: stats.t.ppf is 100 times slower

@@ -1,0 +1,181 @@
+"""Figures: what is drawn is data that can be checked; the drawing is stable, bounded and takes any text."""
+
+import math
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from normlab.errors import UsageError
+from normlab.figures import (
+    MAX_PANELS,
+    FactorFigure,
+    _grid_shape,
+    _tick_labels,
+    curve_figure,
+    draw_curves,
+    draw_factor,
+    factor_figure,
+    picture,
+)
+from normlab.table import StudyTable, read_table
+from normlab.trial import TrialSpec
+from tests.test_table import STUDY, fill, fingerprint, make_store, make_study, noisy
+
+THREE = STUDY.replace("0.1]", "0.1]\n  batch_size: [4, 16, 64]")
+
+
+def make_table(folder: Path, text: str = STUDY, accuracy: object = noisy) -> StudyTable:
+    study, store = make_study(text), make_store(folder)
+    fill(store, study, accuracy)
+    return read_table(study, store, fingerprint, details=True)
+
+
+def test_a_figure_holds_every_seed_mean_and_interval_of_its_arms(tmp_path: Path) -> None:
+    table = make_table(tmp_path)
+    data = factor_figure(table, "learning_rate")
+    assert [series.name for series in data.panels[0].series] == ["norm none", "norm batch"]
+    point = data.panels[0].series[1].points[0]
+    assert point.scores == tuple(table.arms[2].scores.values())
+    assert table.arms[2].mean is not None
+    assert (point.mean, point.low, point.high, point.n) == (
+        table.arms[2].mean.mean, table.arms[2].mean.low, table.arms[2].mean.high, 3,
+    )  # fmt: skip
+    assert (data.x_label, data.y_label, data.chance) == ("learning rate (log scale)", "test accuracy (%)", 0.1)
+
+
+def test_diverged_trials_are_drawn_apart_at_chance(tmp_path: Path) -> None:
+    point = factor_figure(make_table(tmp_path), "learning_rate").panels[0].series[0].points[1]
+    assert (point.scores, point.diverged, point.mean, point.low) == ((), (0.1, 0.1, 0.1), 0.1, None)
+
+
+@pytest.mark.parametrize(
+    ("levels", "log", "numeric"),
+    [("[1e-3, 0.1]", True, True), ("[0.01, 0.02, 0.05]", False, True), ("[0.01]", False, False)],
+)
+def test_the_axis_is_logarithmic_where_numbers_span_more_than_a_decade(
+    tmp_path: Path, levels: str, log: bool, numeric: bool
+) -> None:
+    data = factor_figure(make_table(tmp_path, STUDY.replace("[1e-3, 0.1]", levels)), "learning_rate")
+    assert (data.log, data.numeric) == (log, numeric)
+
+
+def test_words_make_a_categorical_axis(tmp_path: Path) -> None:
+    data = factor_figure(make_table(tmp_path), "norm")
+    assert (data.numeric, data.ticks, data.positions) == (False, ("none", "batch"), (0.0, 1.0))
+
+
+def test_numbers_stand_in_their_order_whatever_that_of_the_file(tmp_path: Path) -> None:
+    data = factor_figure(make_table(tmp_path, STUDY.replace("[1e-3, 0.1]", "[0.01, 0.1, 0.001]")), "learning_rate")
+    assert data.positions == (0.001, 0.01, 0.1)
+    assert [p.x for p in data.panels[0].series[0].points] == [0, 1, 2]
+
+
+def test_a_third_factor_becomes_panels_and_the_categorical_one_the_series(tmp_path: Path) -> None:
+    data = factor_figure(make_table(tmp_path, THREE), "learning_rate")
+    assert [panel.title for panel in data.panels] == ["batch size 4", "batch size 16", "batch size 64"]
+    assert all([series.name for series in panel.series] == ["norm none", "norm batch"] for panel in data.panels)
+    assert len(data.points()) == 12
+
+
+def test_beyond_the_last_panel_the_figure_says_what_it_leaves_out(tmp_path: Path) -> None:
+    many = ", ".join(str(size) for size in range(2, 2 + MAX_PANELS + 3))
+    data = factor_figure(make_table(tmp_path, STUDY.replace("[1e-3, 0.1]", f"[0.01]\n  batch_size: [{many}]")), "norm")
+    assert len(data.panels) == MAX_PANELS
+    assert data.left_out == f"the first {MAX_PANELS} of {MAX_PANELS + 3} panels; the table has all arms"
+
+
+def test_one_factor_at_a_time_draws_each_factor_along_its_own_line(tmp_path: Path) -> None:
+    table = make_table(tmp_path, THREE.replace("base:", "vary: one-at-a-time\nbase:"))
+    assert len(table.arms) == 5
+    data = factor_figure(table, "batch_size")
+    assert [[p.x for p in series.points] for panel in data.panels for series in panel.series] == [[0, 1, 2]]
+
+
+def test_curves_are_means_over_seeds_with_their_range(tmp_path: Path) -> None:
+    table = make_table(tmp_path)
+    arm = curve_figure(table).panels[0].arms[1]
+    runs = [r.result.details.curves["test_accuracy"] for r in table.arms[2].trials if r.result and r.result.details]
+    last = [run[-1] or 0.0 for run in runs]
+    assert arm.test.epochs == (1, 2, 3, 4)
+    assert arm.test.mean[-1] == pytest.approx(sum(last) / 3)
+    assert (arm.test.lowest[-1], arm.test.highest[-1]) == (min(last), max(last))
+
+
+def test_a_trial_that_diverged_counts_as_chance_in_the_curves_from_then_on(tmp_path: Path) -> None:
+    def one_diverges(spec: TrialSpec) -> float:
+        return math.nan if spec.seed == 0 else 0.9
+
+    arm = curve_figure(make_table(tmp_path, accuracy=one_diverges)).panels[0].arms[0]
+    assert arm.diverged_at == (3,)
+    assert arm.test.lowest[2:] == (0.1, 0.1)
+    assert arm.test.mean[3] == pytest.approx((0.1 + 2 * arm.test.highest[3]) / 3)
+
+
+def test_epochs_without_an_evaluation_are_left_out_of_the_test_curve(tmp_path: Path) -> None:
+    text = STUDY.replace("epochs: 4", "epochs: 4, evaluate_every: 2")
+    arm = curve_figure(make_table(tmp_path, text)).panels[0].arms[0]
+    assert (arm.test.epochs, arm.train.epochs) == ((2, 4), (1, 2, 3, 4))
+
+
+def test_a_figure_is_drawn_to_the_same_bytes_each_time_with_its_text_as_text(tmp_path: Path) -> None:
+    table = make_table(tmp_path)
+    data = factor_figure(table, "learning_rate")
+    first, second = (picture(draw_factor(data), ".svg") for _ in range(2))
+    assert first == second
+    text = " ".join(ElementTree.fromstring(first).itertext())
+    for phrase in ("norm batch, n = 3", "mean with 95% t interval", "chance, 10 %", "diverged", "test accuracy (%)"):
+        assert phrase in text
+
+
+@pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml")])
+def test_pictures_come_as_the_kind_that_was_asked_for(tmp_path: Path, suffix: str, start: bytes) -> None:
+    figure = draw_curves(curve_figure(make_table(tmp_path)))
+    content = picture(figure, suffix)
+    assert content.startswith(start)
+    assert content == picture(figure, suffix)
+
+
+def test_another_kind_of_picture_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"unknown kind of picture '\.gif'.*\.svg"):
+        picture(draw_factor(factor_figure(make_table(tmp_path), "norm")), ".gif")
+
+
+def test_text_of_any_kind_is_drawn_as_it_is(tmp_path: Path) -> None:
+    text = STUDY.replace("norm: [none, batch]\n  l", "norms: {'$\\frac{': {norm: none}, '<b>層&': {norm: batch}}\n  l")
+    table = make_table(tmp_path, text.replace("- norm: [batch, none]", "- norms: ['<b>層&', '$\\frac{']"))
+    svg = picture(draw_factor(factor_figure(table, "norms")), ".svg")
+    drawn = " ".join(ElementTree.fromstring(svg).itertext())
+    assert "$\\frac{" in drawn
+    assert "<b>層&" in drawn
+
+
+def test_an_empty_or_half_empty_study_can_be_drawn(tmp_path: Path) -> None:
+    def half(spec: TrialSpec) -> float | None:
+        return 0.9 if spec.norm == "batch" and spec.seed == 0 else None
+
+    for accuracy in (half, lambda spec: None):
+        table = make_table(tmp_path, accuracy=accuracy)
+        assert picture(draw_factor(factor_figure(table, "norm")), ".svg")
+        assert picture(draw_curves(curve_figure(table)), ".svg")
+
+
+def test_labels_that_would_touch_are_wrapped_then_turned_then_thinned() -> None:
+    assert _tick_labels(["a", "b"], [0, 50]) == ([0, 1], ["a", "b"], False)
+    _, labels, turned = _tick_labels(["before the activation", "after the activation"], [0, 110])
+    assert (labels, turned) == (["before the\nactivation", "after the\nactivation"], False)
+    assert _tick_labels(["before the activation"] * 2, [0, 40])[2]
+    keep, _, turned = _tick_labels([str(i) for i in range(100)], [2.0 * i for i in range(100)])
+    assert turned
+    assert keep == list(range(0, 100, 7))
+
+
+def test_panels_fill_their_grid() -> None:
+    shapes = {n: _grid_shape(n) for n in range(1, 25)}
+    assert all(columns * rows >= n > columns * (rows - 1) for n, (columns, rows) in shapes.items())
+    assert (shapes[1], shapes[4], shapes[10], shapes[12]) == ((1, 1), (2, 2), (5, 2), (4, 3))
+
+
+def test_figure_data_without_chance_are_drawn(tmp_path: Path) -> None:
+    fields = vars(factor_figure(make_table(tmp_path), "norm")) | {"chance": None}
+    assert picture(draw_factor(FactorFigure(**fields)), ".svg")
