@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -397,7 +398,7 @@ def test_the_archive_of_pickles_is_refused_in_favour_of_the_binary_one(
 @pytest.fixture
 def server() -> Iterator[Callable[[bytes, int], str]]:
     """Serves bytes on the loopback, with ranges; the first answers may be cut short."""
-    state = {"content": b"", "cuts": 0, "ranges": []}
+    state: dict[str, Any] = {"content": b"", "cuts": 0, "ranges": []}
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

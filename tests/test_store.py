@@ -65,6 +65,11 @@ def test_a_damaged_result_is_named_and_can_be_set_aside(store: Store) -> None:
         ('"test_accuracy": 0.5', '"test_accuracy": Infinity'),
         ('"test_accuracy": 0.5', '"test_accuracy": 0.5, "test_accuracy": 0.6'),
         ('"status": "finished",', ""),
+        ('"status": "finished"', '"status": "excellent"'),
+        ('"test_accuracy": 0.5', '"test_accuracy": "high"'),
+        ('"test_accuracy": 0.5', '"test_accuracy": null'),
+        ('"files": {', '"files": null, "other": {'),
+        ('"details.json"', "\udcff"),
         ('"format": 1', '"format": 999'),
         ('"epochs": 1', '"epochs": -1'),
         ('"epochs": 1', '"epochs": ' + "[" * 100_000 + "]" * 100_000),
@@ -75,7 +80,7 @@ def test_a_result_that_is_not_what_it_should_be_is_damaged(store: Store, old: st
     store.save(result)
     path = store.root / "trials" / result.id / "result.json"
     assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
+    path.write_bytes(path.read_bytes().replace(old.encode(), new.encode(errors="surrogateescape")))
     with pytest.raises(ValueError, match="damaged"):
         store.load(result.id)
 

@@ -435,9 +435,10 @@ def _require_picture(path: str | None) -> None:
 
 
 def _print_answer(study: "Study", table: Any) -> None:
-    from normlab.table import arm_summary, contrast_summary
+    from normlab.table import arm_summary, context_words, contrast_summary, status_words
 
     click.echo(_headline(study))
+    click.echo(f"{context_words(table)}; {status_words(table)}")
     _table(arm_summary(table))
     contrasts = contrast_summary(table)
     if contrasts:

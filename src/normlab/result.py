@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from normlab.trial import FORMAT_VERSION, TrialSpec
 
@@ -81,17 +81,21 @@ def result_from_json(text: str) -> tuple[Result, dict[str, str]]:
             f"written in format {tree.get('format') if isinstance(tree, dict) else None!r}, not {FORMAT_VERSION}"
         )
     try:
+        if tree["status"] not in get_args(Status):
+            raise ValueError(f"the status {tree['status']!r} is unknown")
         result = Result(
             id=tree["id"],
             spec=TrialSpec.model_validate_json(json.dumps(tree["spec"])),
             status=tree["status"],
-            metrics=tree["metrics"],
+            metrics={str(name): float(value) for name, value in tree["metrics"].items()},
             diverged_epoch=tree["diverged_epoch"],
             provenance=tree["provenance"],
         )
         return result, dict(tree["files"])
     except KeyError as error:
         raise ValueError(f"the key {error} is missing") from None
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"a value is not of its kind ({error})") from None
 
 
 def _parse(text: str) -> Any:

@@ -80,17 +80,19 @@ class Store:
         folder = self._folder(trial_id)
         path = folder / "result.json"
         try:
-            text = path.read_text()
+            content = path.read_bytes()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from None
         try:
-            result, files = result_from_json(text)
+            result, files = result_from_json(content.decode())
             if result.id != trial_id:
                 raise ValueError(f"it is the result of {result.id}")
-            if details:
+            if details and "details.json" in files:
                 path = folder / "details.json"
                 content = path.read_bytes()
-                if sha256(content) != files.get("details.json"):
+                if sha256(content) != files["details.json"]:
                     raise ValueError("its SHA-256 is not the one in result.json")
                 result = replace(result, details=details_from_json(content.decode()))
         except (ValueError, OSError) as error:

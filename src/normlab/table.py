@@ -11,8 +11,10 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from normlab import datasets
 from normlab.errors import UsageError
 from normlab.grid import Arm, Contrast, Trial, arms, contrasts, trials
 from normlab.notation import num_classes, parse_notation
@@ -152,6 +154,13 @@ def read_table(
         _contrast_record(c, by_levels[_key(c.first)], by_levels[_key(c.second)], level) for c in contrasts(study)
     )
     return StudyTable(study=study, metric=metric, level=level, arms=tuple(found), contrasts=compared)
+
+
+def load_results(study: Study | str, *, store: Store | str | None = None, scale: str | None = None) -> StudyTable:
+    """The table of a study, with curves, for notebooks: `load_results("quickstart")`. `store` may be its folder."""
+    loaded = study if isinstance(study, Study) else Study.load(study, scale=scale)
+    place = store if isinstance(store, Store) else Store(Path(store)) if store else Store.default()
+    return read_table(loaded, place, datasets.fingerprint, details=True)
 
 
 # --- rows of numbers --------------------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def train(
                 continue
             row = (epoch, loss, int(correct_T[trial]) / seen, *_at(evaluation, trial), rates_TS[trial, step - 1])
             for name, value in zip(CURVES, row, strict=True):
-                curves[trial][name].append(None if value is None else float(value))
+                curves[trial][name].append(_finite(value))
         if all(outcome.diverged_epoch is not None for outcome in outcomes):
             break
 
@@ -196,6 +196,11 @@ def _at(evaluation: Evaluation | None, trial: int) -> tuple[float | None, float 
     return float(evaluation.loss[trial]), float(evaluation.accuracy[trial])
 
 
+def _finite(value: float | None) -> float | None:
+    """A number that JSON can hold; a test loss may overflow where the training loss did not."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
 def _finish(
     outcome: Outcome,
     trial: int,
@@ -213,6 +218,6 @@ def _finish(
         finals |= dict(zip(("test_loss", "test_accuracy"), _at(evaluation, trial), strict=True))
         for name, other in others.items():
             finals[f"test_accuracy_{name}"] = float(other.accuracy[trial])
-        outcome.metrics |= {name: value for name, value in finals.items() if value is not None}
+        outcome.metrics |= {name: value for name, value in finals.items() if value is not None and math.isfinite(value)}
         confusion = evaluation.confusion[trial].tolist()
     outcome.details = Details(curves=curves, classes=split.classes, confusion=confusion)
