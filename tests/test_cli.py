@@ -69,7 +69,14 @@ def test_a_study_goes_from_its_file_to_an_answer(study: Path, tmp_path: Path, no
     assert answer.returncode == 0, answer.stderr
     page = tmp_path / answer.stdout.splitlines()[-1].removeprefix("report: ")
     assert "Does it matter?" in page.read_text()
-    for name in ("arms.csv", "contrasts.csv", "results.json", "figure-2-norm.svg", "figure-1-learning-rate.png"):
+    for name in (
+        "arms.csv",
+        "contrasts.csv",
+        "results.json",
+        "report.md",
+        "figure-2-norm.svg",
+        "figure-1-learning-rate.png",
+    ):
         assert (page.parent / name).stat().st_size > 100, name
 
     numbers = json.loads(normlab("compare", study, "--json").stdout)

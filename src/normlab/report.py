@@ -7,7 +7,7 @@ higher or lower by so much, any other is not resolved; no interval ever means th
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -60,7 +60,7 @@ class ReportFigure:
 
 
 def write_report(study: Study, table: StudyTable, folder: Path) -> Path:
-    """Writes report.html, arms.csv, contrasts.csv, results.json and the figures (SVG, PNG); returns report.html.
+    """Writes report.html and .md, arms.csv, contrasts.csv, results.json and figures (SVG, PNG); returns report.html.
 
     Files of an earlier report are replaced. Give a table read with details, or there are no learning curves.
     """
@@ -72,9 +72,38 @@ def write_report(study: Study, table: StudyTable, folder: Path) -> Path:
         figures = _write_figures(table, folder)
         path = folder / "report.html"
         _write(path, _render(study, table, figures).encode())
+        _write(folder / "report.md", to_markdown(study, table, figures).encode())
     except OSError as error:
         raise UsageError(f"report {folder}: cannot be written ({error.strerror})") from None
     return path
+
+
+def to_markdown(study: Study, table: StudyTable, figures: Sequence[ReportFigure]) -> str:
+    """The report as Markdown that shows the figures beside it."""
+    scale = f" (scale {study.scale})" if study.scale else ""
+    parts = [f"# {study.name}{scale}", f"**{study.question}**", f"{context_words(table)}. {status_words(table)}."]
+    parts += [*(f"> {sentence}" for sentence in answers(table)), caveat(table)]
+    for figure in figures:
+        parts += [f"![{figure.title}]({figure.stem}.svg)", f"*{figure.title}. {figure.caption}*"]
+    equal, varied = settings_rows(table)
+    for title, rows in (
+        ("Contrasts", contrast_summary(table)),
+        ("Arms", arm_summary(table)),
+        ("Not finished, or not as hoped", problem_rows(table)),
+        ("Settings that vary", varied),
+        ("Settings equal in all arms", equal),
+        ("Provenance", provenance_rows(table)),
+    ):
+        if rows:
+            parts += [f"## {title}", _markdown_table(rows)]
+    return "\n\n".join([*parts, "## Reproduce", "```sh\n" + "\n".join(commands(study)) + "\n```"]) + "\n"
+
+
+def _markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    def line(cells: Iterable[Any]) -> str:
+        return "| " + " | ".join(_word(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+    return "\n".join([line(rows[0]), line("---" for _ in rows[0]), *(line(row.values()) for row in rows)])
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
