@@ -23,7 +23,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 bench: $(INSTALLED)  ## throughput against a plain PyTorch loop, interleaved
-	$(BIN)/python -m benchmarks.plain_loop
+	$(BIN)/python -m benchmarks.plain_loop --rounds 7
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "normlab needs Python 3.11 or newer, this is " + sys.version.split()[0])'
