@@ -76,10 +76,25 @@ def test_a_report_is_a_page_with_its_numbers_and_figures_beside_it(written: tupl
     _, path = written
     assert path.name == "report.html"
     assert {file.name for file in path.parent.iterdir()} == {
-        "report.html", "arms.csv", "contrasts.csv", "results.json", "figure-1-learning-rate.svg",
+        "report.html", "report.md", "arms.csv", "contrasts.csv", "results.json", "figure-1-learning-rate.svg",
         "figure-1-learning-rate.png", "figure-2-norm.svg", "figure-2-norm.png", "figure-3-curves.svg",
         "figure-3-curves.png",
     }  # fmt: skip
+
+
+def test_the_report_as_markdown_has_tables_that_line_up_and_shows_the_figures_beside_it(
+    written: tuple[StudyTable, Path],
+) -> None:
+    table, path = written
+    text = path.with_suffix(".md").read_text()
+    for name in re.findall(r"!\[.*?\]\((.*?)\)", text):
+        assert (path.parent / name).exists()
+    blocks = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
+    assert len(blocks) >= 4
+    for block in blocks:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+    for record in table.contrasts:
+        assert record.contrast.label in text
 
 
 def test_the_page_is_well_formed_and_fetches_nothing(written: tuple[StudyTable, Path]) -> None:

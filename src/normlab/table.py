@@ -156,7 +156,9 @@ def read_table(
     return StudyTable(study=study, metric=metric, level=level, arms=tuple(found), contrasts=compared)
 
 
-def load_results(study: Study | str, *, store: Store | str | None = None, scale: str | None = None) -> StudyTable:
+def load_results(
+    study: Study | str, *, store: Store | str | Path | None = None, scale: str | None = None
+) -> StudyTable:
     """The table of a study, with curves, for notebooks: `load_results("quickstart")`. `store` may be its folder."""
     loaded = study if isinstance(study, Study) else Study.load(study, scale=scale)
     place = store if isinstance(store, Store) else Store(Path(store)) if store else Store.default()
@@ -264,7 +266,7 @@ def to_json(table: StudyTable) -> str:
 
 def arm_summary(table: StudyTable) -> list[dict[str, Any]]:
     """One short row an arm for a terminal, in per cent, with the counts and context that are not the same in all."""
-    shown = [state for state in STATES[1:] if table.count(state)]
+    shown = [state for state in STATES[1:] if state == "diverged" or table.count(state)]
     contexts = [_context(table, record) for record in table.arms]
     differing = [name for name in CONTEXT if len({str(context[name]) for context in contexts}) > 1]
     rows = []
