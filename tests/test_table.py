@@ -258,13 +258,13 @@ def test_arms_that_are_the_same_trials_are_not_called_equal(store: Store) -> Non
     assert len(table.records()) == 6
 
 
-def test_the_summary_is_in_per_cent_and_shows_only_counts_that_are_there(store: Store) -> None:
+def test_the_summary_is_in_per_cent_and_shows_only_counts_that_are_there_and_that_of_diverged(store: Store) -> None:
     study = make_study()
     fill(store, study, lambda spec: 0.9 + 0.01 * spec.seed)
     table = read_table(study, store, fingerprint)
     assert arm_summary(table)[0] == {
         "norm": "none", "learning_rate": "0.001", "n": 3, "test accuracy (%)": "91.00", "sd": "1.00",
-        "95% t interval": "[88.52, 93.48]",
+        "95% t interval": "[88.52, 93.48]", "diverged": 0,
     }  # fmt: skip
     assert contrast_summary(table)[0] == {
         "contrast": "norm: batch − none at learning_rate 0.001", "n": "3 and 3", "points": "+0.00",
