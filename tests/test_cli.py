@@ -129,14 +129,18 @@ def wait_for_results(store: Path, count: int) -> None:
     raise AssertionError("no results appeared")
 
 
-def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(study: Path, tmp_path: Path, normlab: Run) -> None:
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(
+    study: Path, tmp_path: Path, normlab: Run, stop: signal.Signals, code: int
+) -> None:
     process = start(study, "seeds=6", "epochs=20")
     wait_for_results(tmp_path / "normlab-store" / "trials", 2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130, errors
+    assert process.returncode == code, errors
     assert "Traceback" not in errors
     assert list((tmp_path / "normlab-store" / "running").iterdir()) == []
+    assert not [p for p in (tmp_path / "normlab-store" / "trials").iterdir() if p.name.startswith(".")]
 
     half = normlab("report", study, "seeds=6", "epochs=20")
     assert half.returncode == 0

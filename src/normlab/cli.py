@@ -1,10 +1,12 @@
 """The command line: verbs only. Results go to standard output, progress and messages to standard error.
 
-Exit codes: 0; 1 some trial failed after the rest were done; 2 usage or a bad study file; 130 interrupted, state saved.
+Exit codes: 0; 1 some trial failed after the rest were done; 2 usage or a bad study file; 130 interrupted and 143
+terminated, state saved.
 Modules that are slow to import are imported by the verb that needs them.
 """
 
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from normlab.store import Store
     from normlab.study import Study
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 
 class _Group(click.Group):
@@ -114,6 +116,7 @@ def _run(
     from normlab.runner import run as run_study
 
     click.echo(_headline(study), err=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # leaves in order, as Ctrl-C does
     try:
         with show_progress() as report:
             summary = run_study(

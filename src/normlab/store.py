@@ -70,9 +70,10 @@ class Store:
             os.replace(temporary, folder)
             _sync_folder(folder.parent)
         except OSError:
-            shutil.rmtree(temporary, ignore_errors=True)
             if not (folder / "result.json").exists():  # otherwise another runner was quicker: the same numbers
                 raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)  # nothing is left where the rename did not happen
         (self.root / "failed" / f"{result.id}.json").unlink(missing_ok=True)
 
     def load(self, trial_id: str, *, details: bool = False) -> Result | None:
