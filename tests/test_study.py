@@ -142,6 +142,10 @@ BAD = [  # what is replaced, by what, the line that must be named, words that mu
     ("smoke: {epochs: 1,", "smoke: {epochs: 0,", 15, ["epochs", "≥ 1"]),
     ("question: Does it matter?", "question: [1]", 1, ["question"]),
     ("question: Does it matter?\n", "", None, ["'question'", "missing"]),
+    ("epochs: 10", "epochs: 10\n  seed: 3", 7, ["'seed'", "seeds: [3]"]),
+    ("  norm: [none, batch]", "  norm: {}", 8, ["norm", "0 levels"]),
+    ("  norm: [none, batch]", "  norm: {a: 3}", 8, ["factors.norm.a", "given 3"]),
+    ("  norm: [none, batch]", "  norm: {a: {nrom: x}}", 8, ["'nrom'", "did you mean 'norm'?"]),
     ("  epochs: 10\n", "", None, ["'epochs' is missing"]),
     ("base:", "base: {{", 4, ["YAML"]),
 ]
@@ -191,7 +195,18 @@ def test_any_value_of_any_setting_is_accepted_or_refused_in_one_line(key: str, v
         assert "\n" not in str(error) or "\n" in str(value)
 
 
-@pytest.mark.parametrize("override", ["epochs", "=3", "epochs=", "nrom=batch", "seeds=x", "scale=smoke", "epochs=0"])
+def test_a_scale_may_give_a_factor_other_levels_under_names() -> None:
+    text = TEXT.replace(
+        "learning_rate: 0.01}", "norm: {none: {norm: none}, slow: {norm: batch, norm_momentum: 0.001}}}"
+    )
+    found = arms(study(text, scale="smoke"))
+    assert [arm.levels["norm"] for arm in found] == ["none", "none", "slow", "slow"]
+    assert found[2].settings["norm_momentum"] == 0.001
+
+
+@pytest.mark.parametrize(
+    "override", ["seed=3", "epochs", "=3", "epochs=", "nrom=batch", "seeds=x", "scale=smoke", "epochs=0"]
+)
 def test_a_bad_override_is_refused_in_one_line(override: str) -> None:
     with pytest.raises(UsageError) as caught:
         study(overrides=[override])

@@ -172,23 +172,17 @@ class _Reader:
         value = self.tree[place] if value is None else value
         settings = self.mapping(place, value, "settings as 'key: value' lines")
         for key in settings:
-            if key not in SETTINGS:
-                raise UsageError(f"{self.where(f'{place}.{key}')}unknown setting '{key}'{_nearest_setting(key)}")
+            _require_setting(key, self.where(f"{place}.{key}"))
         return settings
 
     def factors(self) -> tuple[Factor, ...]:
         tree = self.mapping("factors", self.tree.get("factors", {}), "factors as 'setting: [level, level]' lines")
         factors = []
         for name, levels in tree.items():
-            place = f"factors.{name}"
             if isinstance(levels, dict):
-                read = tuple(
-                    Level(label=label, settings=self.settings(f"{place}.{label}", settings))
-                    for label, settings in levels.items()
-                )
-                factors.append(_distinct(Factor(name=name, levels=read), self.where(place)))
-            else:
-                factors.append(make_factor(name, levels, self.where(place)))
+                for label, settings in levels.items():
+                    self.settings(f"factors.{name}.{label}", settings)
+            factors.append(make_factor(name, levels, self.where(f"factors.{name}")))
         return tuple(factors)
 
     def contrasts(self, factors: tuple[Factor, ...]) -> list[ContrastSpec]:
@@ -229,15 +223,23 @@ class _Reader:
 
 
 def make_factor(name: str, levels: Any, where: str) -> Factor:
-    """A factor that is a setting: each level is a value of it."""
+    """A factor: levels that are values of the setting of its name, or a mapping of names to the settings they mean."""
+    values = list(levels) if isinstance(levels, list | dict) else [levels]
+    if not 1 <= len(values) <= MAX_LEVELS:
+        raise UsageError(f"{where}{name}: given {len(values)} levels; between 1 and {MAX_LEVELS:,} are allowed")
+    if isinstance(levels, dict):
+        for label, settings in levels.items():
+            if not isinstance(settings, dict) or not settings:
+                raise UsageError(f"{where}{name}: the level '{label}' must map settings to values; given {settings!r}")
+            for key in settings:
+                _require_setting(key, f"{where}{name}: ")
+        named = tuple(Level(label=label, settings=settings) for label, settings in levels.items())
+        return _distinct(Factor(name=name, levels=named), where)
     if name not in SETTINGS:
         hint = f"{_nearest_setting(name)}; a factor that is not a setting maps each level to settings"
         raise UsageError(f"{where}factor '{name}' is not a setting{hint}")
     if name == "seed":
         raise UsageError(f"{where}'seed' is not a factor; write seeds: 5")
-    values = levels if isinstance(levels, list) else [levels]
-    if not values or len(values) > MAX_LEVELS:
-        raise UsageError(f"{where}{name}: given {len(values)} levels; between 1 and {MAX_LEVELS:,} are allowed")
     read = tuple(Level(label=label_of(value), settings={name: value}) for value in values)
     return _distinct(Factor(name=name, levels=read), where)
 
@@ -297,6 +299,13 @@ def _distinct(factor: Factor, where: str) -> Factor:
     return factor
 
 
+def _require_setting(key: str, where: str) -> None:
+    if key == "seed":
+        raise UsageError(f"{where}'seed' is not a setting of an arm; write seeds: [3] beside base, or seeds: 5")
+    if key not in SETTINGS:
+        raise UsageError(f"{where}unknown setting '{key}'{_nearest_setting(key)}")
+
+
 def _nearest_setting(key: str) -> str:
     return f"{nearest(key, SETTINGS)}; 'normlab settings' lists them"
 
@@ -312,14 +321,16 @@ def _override(study: Study, key: str, value: Any, where: str) -> Study:
             return dataclasses.replace(study, factors=replaced)
         if any(key in level.settings for level in factor.levels):
             raise UsageError(f"{where}'{key}' is varied by the factor '{factor.name}'; choose its levels instead")
-    if key not in SETTINGS:
+    if key not in SETTINGS or key == "seed":
         known = [*(factor.name for factor in study.factors), "seeds", *SETTINGS]
         raise UsageError(f"{where}unknown setting '{key}'{nearest(key, known)}; 'normlab settings' lists them")
     return dataclasses.replace(study, base={**study.base, key: value})
 
 
 def _choose_levels(factor: Factor, value: Any, where: str) -> Factor:
-    """New levels for a factor: any values where it is a setting, some of its named levels where it is not."""
+    """New levels for a factor: any values where it is a setting, some of its named levels, or new ones with names."""
+    if isinstance(value, dict):
+        return make_factor(factor.name, value, where)
     values = value if isinstance(value, list) else [value]
     known = {level.label: level for level in factor.levels}
     if all(label_of(v) in known for v in values) and values:
