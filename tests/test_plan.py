@@ -1,6 +1,7 @@
 """Plans: what a study costs, what can be trained at all, and which trials share a cohort."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,6 +98,28 @@ def test_the_estimate_is_never_shorter_than_the_longest_trial() -> None:
     assert estimate_seconds(pair, flops, lambda s: 1.0, 1) == 12
     assert estimate_seconds(pair, flops, lambda s: 1.0, 8) == 10
     assert estimate_seconds([], {}, lambda s: 1.0, 8) == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("data: digits", "data: digitz", 6),
+        ("split: fraction", "split: official", 7),
+        ("network: 8K-2C2B-32D-10D", "network: 8K-2C2B-32D-9D", 8),
+        ("network: 8K-2C2B-32D-10D", "network: 8K-2C9B-32D-10D", 8),
+        ("batch_size: 16", "batch_size: 16000", 10),
+        ("batch_size: 16", "batch_size: 16\n  image_size: 32", 11),
+        ("batch_size: 16", "batch_size: 16\n  train_images: 99999", 11),
+    ],
+)
+def test_what_the_data_do_not_allow_names_the_line_of_the_study(tmp_path: Any, old: str, new: str, line: int) -> None:
+    text = Path(Study.load("quickstart").path).read_text()
+    assert old in text
+    path = tmp_path / "s.yaml"
+    path.write_text(text.replace(old, new))
+    with pytest.raises(UsageError) as caught:
+        make_plan(Study.load(path), Store(tmp_path))
+    assert str(caught.value).startswith(f"{path}:{line}: "), str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(commands.main(arguments, prog_name="normlab", standalone_mode=False) or 0)
     except UsageError as error:
         _fail(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(2)
     except click.ClickException as error:
         _fail(" ".join(error.format_message().split()))
     except (click.Abort, KeyboardInterrupt):

@@ -2,7 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from normlab import datasets
@@ -12,7 +14,7 @@ from normlab.grid import Trial, arms, trials
 from normlab.notation import forward_macs, layer_shapes, num_classes, parse_notation
 from normlab.store import State, Store
 from normlab.study import Study
-from normlab.trial import NEEDS_TWO_VALUES, TrialSpec
+from normlab.trial import NEEDS_TWO_VALUES, SETTINGS, TrialSpec
 
 TRAINING_PASSES = 3  # the backward pass costs about twice the forward one
 FLOPS_PER_MAC = 2
@@ -37,7 +39,8 @@ class Plan:
 
 def make_plan(study: Study, store: Store) -> Plan:
     """Looks every trial up in the store, and checks that each could be trained on its data."""
-    by_arm = [trials(study, arm, datasets.fingerprint) for arm in arms(study)]
+    with _placed(study):
+        by_arm = [trials(study, arm, datasets.fingerprint) for arm in arms(study)]
     unique = {trial.id: trial for row in zip(*by_arm, strict=True) for trial in row}
     states, reasons = look_up(store, unique)
     flops: dict[str, float] = {}
@@ -45,7 +48,8 @@ def make_plan(study: Study, store: Store) -> Plan:
     for trial in unique.values():
         shape = trial.spec.model_copy(update={"seed": 0})
         if shape not in costs:
-            costs[shape] = _checked_flops(shape, f"study {study.path or study.name}: ")
+            with _placed(study):
+                costs[shape] = _checked_flops(shape)
         flops[trial.id] = costs[shape]
     return Plan(trials=tuple(unique.values()), states=states, reasons=reasons, flops=flops)
 
@@ -76,7 +80,17 @@ def training_flops(spec: TrialSpec, num_train: int, channels: int, image_size: i
     return float(FLOPS_PER_MAC * TRAINING_PASSES * macs * num_train * copies * spec.epochs)
 
 
-def _checked_flops(spec: TrialSpec, where: str) -> float:
+@contextmanager
+def _placed(study: Study) -> Iterator[None]:
+    """Puts the place in front of a complaint that begins with its setting's name."""
+    try:
+        yield
+    except UsageError as error:
+        key = re.split(r"\W", str(error), maxsplit=1)[0]
+        raise UsageError(study.where(key if key in SETTINGS else "data") + str(error)) from None
+
+
+def _checked_flops(spec: TrialSpec) -> float:
     """Raises UsageError where a spec cannot be trained on its data; else what it costs."""
     info = datasets.describe(spec.data, image_size=spec.image_size)
     num_train, _ = split_sizes(
@@ -90,19 +104,19 @@ def _checked_flops(spec: TrialSpec, where: str) -> float:
     if num_classes(layers) != len(info.classes):
         better = spec.network.rpartition("-")[0] + f"-{len(info.classes)}D"
         raise UsageError(
-            f"{where}network '{spec.network}' has {num_classes(layers)} outputs, but {spec.data} has "
+            f"network '{spec.network}' has {num_classes(layers)} outputs, but {spec.data} has "
             f"{len(info.classes)} classes; write {better}"
         )
     examples = num_train * (spec.copies if spec.augment == "copies" else 1)
     if spec.batch_size > examples:
         raise UsageError(
-            f"{where}batch_size {spec.batch_size} exceeds the {examples:,} training images; write at most {examples}"
+            f"batch_size {spec.batch_size} exceeds the {examples:,} training images; write at most {examples}"
         )
-    _require_two_values(spec, examples, info.channels, info.image_size, where)
+    _require_two_values(spec, examples, info.channels, info.image_size)
     return training_flops(spec, num_train, info.channels, info.image_size)
 
 
-def _require_two_values(spec: TrialSpec, examples: int, channels: int, image_size: int, where: str) -> None:
+def _require_two_values(spec: TrialSpec, examples: int, channels: int, image_size: int) -> None:
     """A norm that divides by a batch's deviation needs two values a channel, in the last, smaller batch too."""
     if spec.norm not in NEEDS_TWO_VALUES:
         return
@@ -113,7 +127,7 @@ def _require_two_values(spec: TrialSpec, examples: int, channels: int, image_siz
         if smallest * math.prod(row.shape[1:]) < 2:
             which = "each batch" if smallest == spec.batch_size else f"the last of an epoch's {examples:,} images"
             raise UsageError(
-                f"{where}batch_size {spec.batch_size} leaves norm {spec.norm} one value a channel in {row.name} "
+                f"batch_size {spec.batch_size} leaves norm {spec.norm} one value a channel in {row.name} "
                 f"({which} makes a batch of {smallest}), and it needs two; change batch_size or train_images"
             )
 

@@ -18,7 +18,7 @@ from normlab.trial import SETTINGS, allowed, is_active, make_spec
 
 MAX_SEEDS = MAX_LEVELS = 1_000  # far above any real study
 
-KEYS = ("question", "base", "factors", "vary", "seeds", "contrasts", "scales", "paper")
+KEYS = ("question", "base", "factors", "vary", "seeds", "contrasts", "scales")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,16 @@ class Study:
     overrides: tuple[str, ...] = ()  # those given by hand on top of it, as `key=value`
     source: str = ""  # the file's text
     path: str = ""
+    lines: Mapping[str, int] = field(default_factory=dict)  # of the file, by dotted path
+
+    def where(self, key: str) -> str:
+        """`study.yaml:7: `, the place that gave a setting its value; as exact as is known."""
+        if any(text.partition("=")[0].strip() == key for text in self.overrides):
+            return f"override '{key}': "
+        for place in (f"scales.{self.scale}.{key}", f"factors.{key}", f"base.{key}"):
+            if place in self.lines:
+                return f"{self.path}:{self.lines[place]}: "
+        return f"{self.path}: " if self.path else ""
 
     @staticmethod
     def load(study: str | Path, *, scale: str | None = None, overrides: Sequence[str] = ()) -> "Study":
@@ -161,6 +171,7 @@ class _Reader:
             scale=None,
             source=source,
             path=self.path,
+            lines=self.lines,
         )
 
     def mapping(self, place: str, value: Any, what: str) -> dict[str, Any]:
