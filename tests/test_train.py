@@ -93,14 +93,9 @@ def test_one_trial_follows_the_plain_loop(
 
 
 def has_idle_bias(trial: TrialSpec) -> bool:
-    """A bias before a norm has no true gradient, and Adam turns its rounding noise into steps of the learning rate:
-    training does not see it, inference with moving averages does."""
-    return (
-        trial.norm != "none"
-        and trial.norm_position == "before_activation"
-        and trial.optimizer != "sgd"
-        and (trial.conv_bias or trial.norm_dense)
-    )
+    """A bias before a norm has no true gradient (nor has one before a ReLU that passes a whole batch to a norm), and Adam
+    turns its rounding noise into steps of the learning rate: training does not see it, inference with averages does."""
+    return trial.norm != "none" and trial.optimizer != "sgd" and (trial.conv_bias or trial.norm_dense)
 
 
 def assert_fused_equals_alone(specs: list[TrialSpec], tolerance: float) -> None:
