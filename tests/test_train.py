@@ -93,8 +93,8 @@ def test_one_trial_follows_the_plain_loop(
 
 
 def has_idle_bias(trial: TrialSpec) -> bool:
-    """A bias before a norm has no true gradient (nor has one before a ReLU that passes a whole batch to a norm), and Adam
-    turns its rounding noise into steps of the learning rate: training does not see it, inference with averages does."""
+    """A bias before a norm has no true gradient (nor before a ReLU that passes a whole batch to a norm), and Adam turns
+    its rounding noise into steps of the learning rate: training does not see it, inference with averages does."""
     return trial.norm != "none" and trial.optimizer != "sgd" and (trial.conv_bias or trial.norm_dense)
 
 
