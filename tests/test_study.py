@@ -142,6 +142,8 @@ BAD = [  # what is replaced, by what, the line that must be named, words that mu
     ("smoke: {epochs: 1,", "smoke: {epochs: 0,", 15, ["epochs", "≥ 1"]),
     ("question: Does it matter?", "question: [1]", 1, ["question"]),
     ("question: Does it matter?\n", "", None, ["'question'", "missing"]),
+    ("  smoke: {epochs: 1,", "  ../../out: {epochs: 1,", 13, ["'../../out'", "letters"]),
+    ("  norm: [none, batch]", "  norm: [none, batch]\n  recipe: {a: {norm: none}}", 9, ["both set 'norm'"]),
     ("epochs: 10", "epochs: 10\n  seed: 3", 7, ["'seed'", "seeds: [3]"]),
     ("  norm: [none, batch]", "  norm: {}", 8, ["norm", "0 levels"]),
     ("  norm: [none, batch]", "  norm: {a: 3}", 8, ["factors.norm.a", "given 3"]),
@@ -157,7 +159,7 @@ def test_a_bad_study_is_refused_in_one_line_that_names_the_place_and_the_remedy(
 ) -> None:
     assert old in TEXT
     with pytest.raises(UsageError) as caught:
-        study(TEXT.replace(old, new, 1), **({"scale": "smoke"} if "smoke" in old else {}))
+        study(TEXT.replace(old, new, 1), **({"scale": "smoke"} if "smoke" in new else {}))
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith(f"s.yaml:{line}: " if line else "s.yaml"), message

@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:  # a place that cannot be read or written
+        _fail(f"{error.filename or 'output'}: {error.strerror}")
 
 
 def _fail(message: str) -> None:

@@ -6,6 +6,7 @@ aliases, no tags, no interpolation. Whatever is wrong with it becomes one line w
 
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,6 +195,15 @@ class _Reader:
                 for label, settings in levels.items():
                     self.settings(f"factors.{name}.{label}", settings)
             factors.append(make_factor(name, levels, self.where(f"factors.{name}")))
+        owner: dict[str, str] = {}
+        for factor in factors:
+            for key in sorted({key for level in factor.levels for key in level.settings}):
+                if key in owner:
+                    raise UsageError(
+                        f"{self.where(f'factors.{factor.name}')}factors '{owner[key]}' and '{factor.name}' both set "
+                        f"'{key}'; let one of them do it"
+                    )
+                owner[key] = factor.name
         return tuple(factors)
 
     def contrasts(self, factors: tuple[Factor, ...]) -> list[ContrastSpec]:
@@ -230,6 +240,11 @@ class _Reader:
 
     def scales(self) -> dict[str, dict[str, Any]]:
         tree = self.mapping("scales", self.tree.get("scales", {}), "scales as 'name: {setting: value}'")
+        for name in tree:  # it becomes part of a folder's name
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}", name):
+                raise UsageError(
+                    f"{self.where('scales')}scale {name!r}: write letters, digits, '.', '_' and '-', up to 40"
+                )
         return {name: self.mapping(f"scales.{name}", scale, "{setting: value}") for name, scale in tree.items()}
 
 
