@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -270,8 +271,9 @@ def test_provenance_shows_distinct_values_and_bears_their_absence(tmp_path: Path
 def test_the_commands_name_a_shipped_study_scale_and_overrides_safely_quoted() -> None:
     shipped = Study.load("quickstart", overrides=["epochs=2"])
     assert commands(shipped)[0] == "normlab run quickstart epochs=2"
-    study = make_study(STUDY + "scales: {a b: {epochs: 2}}\n")
-    assert commands(study)[1] == "normlab report example.yaml --scale 'a b'"
+    study = make_study(STUDY + "scales: {short: {epochs: 2}}\n")
+    assert commands(study)[1] == "normlab report example.yaml --scale short"
+    assert commands(replace(study, path="my study.yaml"))[1] == "normlab report 'my study.yaml' --scale short"
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
