@@ -11,18 +11,23 @@ import torch.nn.functional as F
 from normlab.batches import Images
 from normlab.network import Network
 from normlab.randomness import numpy_generator
+from normlab.result import Mistake
 
 EVALUATION_BATCH = 250  # chosen: large enough that a bigger one is no faster, small enough for the cache
+MISTAKES = 25  # kept of each trial: a page of pictures
 RECOMPUTE_IMAGES = 10_000  # 10³ to 10⁴ images are enough to recompute statistics (PreciseBN; Wu & Johnson 2021)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Of T trials: mean cross-entropy [T], accuracy as a fraction [T], counts [T, K, K] of (true, predicted)."""
+    """Of T trials on N images: mean cross-entropy [T], accuracy as a fraction [T], counts [T, K, K] of (true,
+    predicted), and of each image the predicted class [N, T] and its probability [N, T], in the order of the set."""
 
     loss: torch.Tensor
     accuracy: torch.Tensor
     confusion: torch.Tensor
+    predicted: torch.Tensor
+    confidence: torch.Tensor
 
 
 @torch.no_grad()
@@ -37,24 +42,36 @@ def evaluate(
     """Runs the network as it stands, in training or inference mode, over all images. `shuffle` mixes the classes
     within batches, by a fixed order, where a batch's statistics matter."""
     trials, classes, device = network.num_trials, network.num_classes, data.labels.device
-    order = torch.arange(len(data), device=device)
-    if shuffle:
-        order = torch.from_numpy(numpy_generator(0, "evaluation order").permutation(len(data))).to(device)
+    order = image_order(data) if shuffle else torch.arange(len(data), device=device)
     losses = torch.zeros(trials, dtype=torch.float64, device=device)
-    cells = torch.zeros(trials * classes * classes, dtype=torch.int64, device=device)
-    trial_offset = torch.arange(trials, device=device) * classes * classes
-    for index in _split(order, batch_size):
-        labels_B = data.labels[index]
+    predicted = torch.empty(len(data), trials, dtype=torch.int64, device=device)
+    confidence = torch.empty(len(data), trials, device=device)
+    for index in split_batches(order, batch_size):
         with autocast:
             logits = network(data.inputs(index.expand(trials, -1)))
         logits_BTK = logits.to(torch.promote_types(logits.dtype, torch.float32)).view(len(index), trials, classes)
-        labels_BT = labels_B[:, None].expand(-1, trials)
-        losses += F.cross_entropy(logits_BTK.transpose(1, 2), labels_BT, reduction="none").sum(0)
-        cell = trial_offset + labels_BT * classes + logits_BTK.argmax(2)
-        cells += torch.bincount(cell.flatten(), minlength=len(cells))
-    confusion = cells.view(trials, classes, classes)
+        log_probabilities = F.log_softmax(logits_BTK, dim=2)
+        labels_BT = data.labels[index][:, None].expand(-1, trials)
+        losses -= log_probabilities.gather(2, labels_BT[..., None]).sum((0, 2))
+        highest, predicted[index] = log_probabilities.max(2)
+        confidence[index] = highest.exp().to(confidence.dtype)
+    cell = (torch.arange(trials, device=device) * classes + data.labels[:, None]) * classes + predicted
+    confusion = torch.bincount(cell.flatten(), minlength=trials * classes * classes).view(trials, classes, classes)
     accuracy = confusion.diagonal(dim1=1, dim2=2).sum(1).double() / len(data)
-    return Evaluation(loss=losses / len(data), accuracy=accuracy, confusion=confusion)
+    return Evaluation(
+        loss=losses / len(data), accuracy=accuracy, confusion=confusion, predicted=predicted, confidence=confidence
+    )
+
+
+def confident_mistakes(evaluation: Evaluation, data: Images, trial: int) -> list[Mistake]:
+    """The images a trial got wrong with the highest probability, surest first: at most `MISTAKES` of them."""
+    predicted, confidence = evaluation.predicted[:, trial], evaluation.confidence[:, trial]
+    wrong = (predicted != data.labels).nonzero()[:, 0]
+    surest = wrong[confidence[wrong].argsort(descending=True, stable=True)[:MISTAKES]]
+    return [
+        Mistake(image=int(i), true=int(data.labels[i]), predicted=int(predicted[i]), confidence=float(confidence[i]))
+        for i in surest
+    ]
 
 
 def evaluate_other_statistics(
@@ -64,28 +81,29 @@ def evaluate_other_statistics(
     of the size used in training. Empty where no norm keeps statistics. The network is left as it was."""
     if not network.norms():
         return {}
-    state = copy.deepcopy(network.state_dict())
-    with _plain_training_mode(network):
-        _set_momentum(network, 0.0)
+    with plain_training_mode(network):
         batch = evaluate(network, test, autocast=autocast, batch_size=batch_size, shuffle=True)
         recompute_statistics(network, train, autocast=autocast)
-    network.eval()
-    recomputed = evaluate(network, test, autocast=autocast)
-    network.load_state_dict(state)
+        network.eval()
+        recomputed = evaluate(network, test, autocast=autocast)
     return {"recomputed": recomputed, "batch": batch}
 
 
 @torch.no_grad()
 def recompute_statistics(network: Network, train: Images, *, autocast: torch.autocast) -> None:
     """Replaces moving averages by plain means of the batch statistics over training images, without augmentation."""
-    order = torch.from_numpy(numpy_generator(0, "evaluation order").permutation(len(train))[:RECOMPUTE_IMAGES])
-    for k, index in enumerate(_split(order.to(train.labels.device), EVALUATION_BATCH), start=1):
+    for k, index in enumerate(split_batches(image_order(train)[:RECOMPUTE_IMAGES], EVALUATION_BATCH), start=1):
         _set_momentum(network, 1 / k)
         with autocast:
             network(train.inputs(index.expand(network.num_trials, -1)))
 
 
-def _split(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
+def image_order(data: Images) -> torch.Tensor:
+    """A fixed order of a set's images that mixes its classes, int64 [N]."""
+    return torch.from_numpy(numpy_generator(0, "evaluation order").permutation(len(data))).to(data.labels.device)
+
+
+def split_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
     """Batches of an order; a last one of a single image, whose statistics would be degenerate, joins its neighbour."""
     batches = list(torch.split(order, batch_size))
     if len(batches) > 1 and len(batches[-1]) == 1:
@@ -94,18 +112,22 @@ def _split(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
 
 
 @contextmanager
-def _plain_training_mode(network: Network) -> Iterator[None]:
-    """Norms normalize by the batch alone, dropout stays off; momenta, clips and modes are restored."""
+def plain_training_mode(network: Network) -> Iterator[None]:
+    """Norms normalize by the batch alone and keep their averages, dropout stays off. What a norm holds, its averages,
+    counters, momentum, clip and mode, is restored at the end."""
+    states = [copy.deepcopy(norm.state_dict()) for norm in network.norms()]
     before = [(norm, dict(vars(norm))) for norm in network.norms()]
     network.eval()
     for norm, _ in before:
         norm.train()
         norm.plain()
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, attributes in before:
+        for (norm, attributes), state in zip(before, states, strict=True):
             vars(norm).update(attributes)
+            norm.load_state_dict(state)
 
 
 def _set_momentum(network: Network, momentum: float) -> None:

@@ -7,7 +7,7 @@ and the SHA-256 of the other; and `details.json` with what grows: the curves and
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from normlab.trial import FORMAT_VERSION, TrialSpec
@@ -16,17 +16,29 @@ Status = Literal["finished", "diverged"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """A test image that was taken for another class: its place in the test split, both classes by their place in
+    `classes`, and the probability of the predicted one."""
+
+    image: int
+    true: int
+    predicted: int
+    confidence: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Details:
     """What a result holds beyond its final metrics.
 
     `curves` maps a name to one value per entry of `curves["epoch"]` (epochs finished; None where it was not measured):
     train_loss and train_accuracy (running, dropout on), test_loss, test_accuracy, learning_rate. `confusion` counts
-    test images, rows the true class, columns the predicted one.
+    test images, rows the true class, columns the predicted one. `mistakes` are the surest ones, surest first.
     """
 
     curves: Mapping[str, list[float | None]] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     confusion: list[list[int]] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +47,8 @@ class Result:
 
     `metrics` holds, at the end of the last epoch: test_accuracy and test_loss, with the moving averages of a norm that
     keeps any; test_accuracy_recomputed (statistics recomputed over training images) and test_accuracy_batch (those of
-    the test batch) where it does; train_loss, train_accuracy; num_test. Accuracies are fractions of 1.
+    the test batch) where it does; train_loss, train_accuracy; num_test; and what `probes.py` measures: dead_channels,
+    gradient_spread, and gradient_spread_initial before the first step. Accuracies and shares are fractions of 1.
     A diverged trial has no final metrics but num_test; its curves stop at `diverged_epoch`.
     """
 
@@ -49,12 +62,21 @@ class Result:
 
 
 def details_to_json(details: Details) -> str:
-    return _dump({"curves": details.curves, "classes": details.classes, "confusion": details.confusion})
+    return _dump(asdict(details))
 
 
 def details_from_json(text: str) -> Details:
+    """Raises ValueError where a part is missing or strange."""
     tree = _parse(text)
-    return Details(curves=tree["curves"], classes=tuple(tree["classes"]), confusion=tree["confusion"])
+    try:
+        return Details(
+            curves=tree["curves"],
+            classes=tuple(tree["classes"]),
+            confusion=tree["confusion"],
+            mistakes=[Mistake(**mistake) for mistake in tree.get("mistakes", [])],  # none in what older code wrote
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"a part of it is missing or strange ({error})") from None
 
 
 def result_to_json(result: Result, files: Mapping[str, str]) -> str:

@@ -26,7 +26,7 @@ from normlab.errors import UsageError
 from normlab.grid import Trial
 from normlab.plan import Plan, cohorts, make_plan
 from normlab.provenance import environment
-from normlab.result import Details, Result
+from normlab.result import Result, details_from_json
 from normlab.store import HEARTBEAT_SECONDS, Store
 from normlab.study import Study
 
@@ -272,7 +272,7 @@ class _Run:
         self._assign(worker)
 
     def _save(self, worker: _Worker, trial: Trial, outcome: dict[str, Any], cohort_size: int) -> None:
-        details = Details(**{**outcome["details"], "classes": tuple(outcome["details"]["classes"])})
+        details = details_from_json(json.dumps(outcome["details"]))
         provenance = self.environment | {
             "device": self.device,
             "threads": 1 if self.device == "cpu" else 2,

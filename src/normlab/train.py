@@ -16,10 +16,11 @@ import torch.nn.functional as F
 
 from normlab.batches import Images, as_images, examples_per_epoch, training_batches
 from normlab.datasets.split import Split
-from normlab.evaluate import Evaluation, evaluate, evaluate_other_statistics
+from normlab.evaluate import Evaluation, confident_mistakes, evaluate, evaluate_other_statistics
 from normlab.network import Network, build_network
 from normlab.norms.renorm import ramp_for
 from normlab.optim import Optimizer
+from normlab.probes import dead_channels, gradient_spread
 from normlab.randomness import torch_generator
 from normlab.result import Details
 from normlab.schedules import learning_rates
@@ -74,6 +75,7 @@ def train(
     curves: list[dict[str, list[float | None]]] = [{name: [] for name in CURVES} for _ in specs]
     total_images = examples_per_epoch(spec, len(train_set)) * spec.epochs * len(specs)
     images, last_report, accuracy = 0, 0.0, None
+    measured = {"gradient_spread_initial": gradient_spread(network, train_set)}
 
     step = 0
     for epoch in range(1, spec.epochs + 1):
@@ -114,9 +116,13 @@ def train(
             break
 
     others = evaluate_other_statistics(network, train_set, test_set, batch_size=spec.batch_size, autocast=autocast)
+    measured |= {f"test_accuracy_{name}": other.accuracy.tolist() for name, other in others.items()}
+    measured |= {"dead_channels": dead_channels(network, test_set)}
+    measured |= {"gradient_spread": gradient_spread(network, train_set)}
     for trial, outcome in enumerate(outcomes):
         outcome.images = images // len(specs)
-        _finish(outcome, trial, curves[trial], evaluation, others, split)
+        finals = {name: values[trial] for name, values in measured.items()}
+        _finish(outcome, trial, curves[trial], evaluation, finals, test_set, split.classes)
         outcome.weights = weights_of(network, trial)
     return outcomes
 
@@ -206,18 +212,22 @@ def _finish(
     trial: int,
     curves: dict[str, list[float | None]],
     evaluation: Evaluation | None,
-    others: dict[str, Evaluation],
-    split: Split,
+    measured: dict[str, float],
+    test_set: Images,
+    classes: tuple[str, ...],
 ) -> None:
     """Fills in the final metrics and details of a trial."""
-    outcome.metrics["num_test"] = len(split.test_labels)
-    confusion: list[list[int]] = []
-    if outcome.diverged_epoch is None:
-        assert evaluation is not None
-        finals = {"train_loss": curves["train_loss"][-1], "train_accuracy": curves["train_accuracy"][-1]}
-        finals |= dict(zip(("test_loss", "test_accuracy"), _at(evaluation, trial), strict=True))
-        for name, other in others.items():
-            finals[f"test_accuracy_{name}"] = float(other.accuracy[trial])
-        outcome.metrics |= {name: value for name, value in finals.items() if value is not None and math.isfinite(value)}
-        confusion = evaluation.confusion[trial].tolist()
-    outcome.details = Details(curves=curves, classes=split.classes, confusion=confusion)
+    outcome.metrics["num_test"] = len(test_set)
+    outcome.details = Details(curves=curves, classes=classes)
+    if outcome.diverged_epoch is not None:
+        return
+    assert evaluation is not None
+    finals = {"train_loss": curves["train_loss"][-1], "train_accuracy": curves["train_accuracy"][-1]}
+    finals |= dict(zip(("test_loss", "test_accuracy"), _at(evaluation, trial), strict=True)) | measured
+    outcome.metrics |= {name: value for name, value in finals.items() if value is not None and math.isfinite(value)}
+    outcome.details = Details(
+        curves=curves,
+        classes=classes,
+        confusion=evaluation.confusion[trial].tolist(),
+        mistakes=confident_mistakes(evaluation, test_set, trial),
+    )

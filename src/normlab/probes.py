@@ -1,0 +1,90 @@
+"""Probes: measurements of a network beside its accuracy. They leave weights, statistics and random numbers alone.
+
+Each returns one number a trial, of T trials. The layers they look at are the weighted ones that an activation follows.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from normlab.batches import Images
+from normlab.cohort import Convolution, Linear
+from normlab.evaluate import EVALUATION_BATCH, image_order, plain_training_mode, split_batches
+from normlab.network import Network
+
+VANISHED = 38.0  # decades of float32's normal numbers: the spread where some layer's gradient is exactly zero
+
+
+@torch.no_grad()
+def dead_channels(network: Network, data: Images) -> list[float]:
+    """Share of channels and dense units whose input to the activation is never above zero, over all images, in
+    inference mode. A ReLU there gives zero and passes no gradient; a leaky one is merely linear (Lu et al. 2020)."""
+    highest: dict[str, torch.Tensor] = {}
+
+    def look(name: str, inputs: torch.Tensor) -> None:
+        peak = inputs.flatten(2).amax((0, 2)) if inputs.dim() > 2 else inputs.amax(0)
+        highest[name] = peak if name not in highest else torch.maximum(highest[name], peak)
+
+    network.eval()
+    activations = {name: module for name, module in network.named_children() if name.endswith("_activation")}
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs[0]))
+        for name, module in activations.items()
+    ]
+    with _removed(hooks):
+        for index in split_batches(torch.arange(len(data), device=data.labels.device), EVALUATION_BATCH):
+            network(data.inputs(index.expand(network.num_trials, -1)))
+    dead_TC = torch.cat([(peak <= 0).view(network.num_trials, -1) for peak in highest.values()], dim=1)
+    return dead_TC.double().mean(1).tolist()
+
+
+@torch.enable_grad()
+def gradient_spread(network: Network, train: Images) -> list[float]:
+    """Decades between the largest and the smallest gradient over depth: log10 of the ratio of the root mean squares
+    of ∂L/∂h, h the output of a weighted layer, on one batch of training images with batch statistics, without dropout.
+
+    0 where gradients neither vanish nor explode over depth (after Glorot & Bengio 2010, fig. 7; Yang et al. 2019).
+    At most `VANISHED`, which it is where a layer gets no gradient at all; NaN where one is not finite.
+    """
+    index = image_order(train)[:EVALUATION_BATCH]
+    outputs: list[torch.Tensor] = []
+    layers = [module for module in network.children() if isinstance(module, Convolution | Linear)][:-1]
+
+    def keep(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
+        outputs.append(output)
+
+    with plain_training_mode(network), _removed([layer.register_forward_hook(keep) for layer in layers]):
+        logits = network(train.inputs(index.expand(network.num_trials, -1)))
+        logits_BKT = logits.view(len(index), network.num_trials, -1).transpose(1, 2)
+        labels_BT = train.labels[index][:, None].expand(-1, network.num_trials)
+        loss = F.cross_entropy(logits_BKT, labels_BT, reduction="none").mean(0).sum()
+        gradients = torch.autograd.grad(loss, outputs)
+    sizes_LT = torch.stack([_root_mean_squares(gradient, network.num_trials) for gradient in gradients])
+    return [_decades(sizes) for sizes in sizes_LT.T.tolist()]
+
+
+def _root_mean_squares(gradient: torch.Tensor, trials: int) -> torch.Tensor:
+    by_trial = gradient.double().reshape(len(gradient), trials, -1)
+    return by_trial.square().mean((0, 2)).sqrt()
+
+
+def _decades(sizes: list[float]) -> float:
+    if not all(map(math.isfinite, sizes)):
+        return math.nan
+    if min(sizes) == 0:
+        return VANISHED
+    return min(math.log10(max(sizes) / min(sizes)), VANISHED)
+
+
+@contextmanager
+def _removed(hooks: list[torch.utils.hooks.RemovableHandle]) -> Iterator[None]:
+    """Hooks that are gone afterwards."""
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
