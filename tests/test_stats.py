@@ -12,11 +12,17 @@ from normlab.stats import (
     Difference,
     binomial_error,
     divergence_p,
+    equivalence_p,
+    holm,
     mean_interval,
+    prediction_interval,
     score,
+    seeds_for_equivalence,
+    seeds_needed,
     shared_seeds,
     verdict,
     welch_difference,
+    welch_p,
 )
 
 scores = st.lists(st.integers(0, 10_000).map(lambda k: k / 10_000), min_size=2, max_size=12)
@@ -185,3 +191,88 @@ def test_what_is_not_a_list_of_finite_numbers_is_refused(values: list[float]) ->
 def test_a_level_outside_0_and_1_is_refused() -> None:
     with pytest.raises(ValueError, match="level 95"):
         mean_interval([0.1, 0.2], level=95)
+
+
+def test_p_is_that_of_scipys_welch_test() -> None:
+    first, second = [0.91, 0.93, 0.92, 0.95], [0.90, 0.89, 0.94]
+    expected = scipy_stats.ttest_ind(first, second, equal_var=False).pvalue
+    assert welch_p(welch_difference(first, second)) == pytest.approx(expected, rel=1e-10)
+    assert welch_p(welch_difference(second, first)) == pytest.approx(expected, rel=1e-10)
+    assert welch_p(welch_difference([0.1, 0.1], [0.2, 0.2])) is None
+
+
+def test_the_test_of_equivalence_is_two_one_sided_tests_of_scipy() -> None:
+    first, second = np.array([0.91, 0.93, 0.92, 0.925]), np.array([0.92, 0.915, 0.93])
+    found = equivalence_p(welch_difference(first.tolist(), second.tolist()), 0.02)
+    below = scipy_stats.ttest_ind(first + 0.02, second, equal_var=False, alternative="greater").pvalue
+    above = scipy_stats.ttest_ind(first - 0.02, second, equal_var=False, alternative="less").pvalue
+    assert found == pytest.approx(max(below, above), rel=1e-10)
+    with pytest.raises(ValueError, match="margin 0"):
+        equivalence_p(welch_difference([0.1, 0.2], [0.1, 0.3]), 0)
+
+
+def test_a_difference_beyond_the_margin_is_never_equivalent() -> None:
+    p = equivalence_p(welch_difference([0.91, 0.92, 0.915], [0.80, 0.81, 0.805]), 0.02)
+    assert p is not None
+    assert p > 0.5
+
+
+def test_holms_correction_is_the_one_worked_by_hand() -> None:
+    # 0.01 · 4, 0.02 · 3, then 0.03 · 2 = 0.06 stays 0.06, then 0.04 · 1 may not fall below it
+    assert holm([0.04, 0.01, None, 0.03, 0.02]) == pytest.approx([0.06, 0.04, None, 0.06, 0.06], nan_ok=True)
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holms_correction_keeps_the_order_and_lies_between_none_and_bonferroni(p_values: list[float]) -> None:
+    corrected = holm(p_values)
+    for p, q in zip(p_values, corrected, strict=True):
+        assert q is not None
+        assert p <= q <= min(1.0, p * len(p_values)) + 1e-12
+    assert [q for _, q in sorted(zip(p_values, corrected, strict=True))] == sorted(corrected)  # type: ignore[type-var]
+
+
+def test_the_seeds_needed_give_the_power_they_promise() -> None:
+    """Cohen 1988, table 2.4: an effect of 0.8 standard deviations needs 26 runs an arm at α = 0.05, power 0.8."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(0, 1, 400)
+    x = (x - x.mean()) / x.std(ddof=1)
+    assert seeds_needed(welch_difference(x + 0.8, x)) == 26
+    assert seeds_needed(welch_difference(x + 0.5, x)) == 64
+    assert seeds_needed(welch_difference(x, x)) is None
+    draws = generator.normal(0, 1, (4000, 2, 26)) + np.array([[0.8], [0.0]])
+    power = (scipy_stats.ttest_ind(draws[:, 0], draws[:, 1], axis=1).pvalue < 0.05).mean()
+    assert power == pytest.approx(0.8, abs=0.03)
+
+
+def test_the_seeds_for_equivalence_give_the_power_they_promise() -> None:
+    generator = np.random.default_rng(1)
+    x = generator.normal(0, 1, 400)
+    x = (x - x.mean()) / x.std(ddof=1)
+    n = seeds_for_equivalence(welch_difference(x, x), 0.5)
+    assert n is not None
+    draws = generator.normal(0, 1, (1000, 2, n))
+    found = [equivalence_p(welch_difference(a, b), 0.5) for a, b in draws]
+    assert np.mean([p is not None and p < 0.05 for p in found]) == pytest.approx(0.8, abs=0.05)
+
+
+def test_a_prediction_interval_holds_one_further_run_as_often_as_it_says() -> None:
+    runs = np.random.default_rng(2).normal(0.9, 0.01, (4000, 6))
+    held = 0
+    for row in runs:
+        interval = prediction_interval(mean_interval(row[:5], level=0.9))
+        assert interval is not None
+        held += interval[0] <= row[5] <= interval[1]
+    assert held / len(runs) == pytest.approx(0.9, abs=0.02)
+    assert prediction_interval(mean_interval([0.5])) is None
+
+
+def test_corrected_verdicts_are_wrong_about_any_contrast_no_more_often_than_they_say() -> None:
+    """Four arms of equal means, n = 3, each against the first: at least one false finding in at most 5 % of studies."""
+    studies = np.random.default_rng(3).normal(0.9, 0.01, (2000, 4, 3))
+    wrong = 0
+    for arms in studies:
+        corrected = holm([welch_p(welch_difference(arm, arms[0])) for arm in arms[1:]])
+        wrong += any(p is not None and p < 0.05 for p in corrected)
+    assert wrong / len(studies) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / len(studies))

@@ -4,7 +4,7 @@ Scores go in as fractions of 1, and fractions come out. An interval is None wher
 with no spread at all. Nothing here decides what a trial counts for, but for `score`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 from scipy import special, stats
 
 LEVEL = 0.95  # chosen: the convention of the field
+MAX_SEEDS = 10_000  # of an estimate: more than anyone will run
 
 Verdict = Literal["higher", "lower", "not resolved", "too few runs", "no spread"]
 
@@ -130,6 +131,68 @@ def verdict(difference: Difference) -> Verdict:
     return "lower" if difference.high < 0 else "not resolved"
 
 
+def welch_p(difference: Difference) -> float | None:
+    """Two-sided p of Welch's t test that the means are equal; None where there is no interval either."""
+    if not difference.standard_error or difference.degrees_of_freedom is None:
+        return None
+    return 2 * _t_tail(abs(difference.difference) / difference.standard_error, difference.degrees_of_freedom)
+
+
+def equivalence_p(difference: Difference, margin: float) -> float | None:
+    """p of two one-sided t tests (Schuirmann 1987) that the means differ by `margin` or more, either way. Small: they
+    are equivalent within the margin. None where there is no interval."""
+    if margin <= 0:
+        raise ValueError(f"margin {margin}: allowed: above 0")
+    if not difference.standard_error or difference.degrees_of_freedom is None:
+        return None
+    nearest = margin - abs(difference.difference)
+    return _t_tail(nearest / difference.standard_error, difference.degrees_of_freedom)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """p-values corrected for their number by Holm's step-down method (1979), in the order given. The error rate over
+    the whole family is that of one test. None, a test that could not be made, stays None and counts for nothing."""
+    order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, i) in enumerate(order):
+        highest = max(highest, min(1.0, p * (len(order) - rank)))
+        corrected[i] = highest
+    return corrected
+
+
+def seeds_needed(difference: Difference, *, alpha: float = 0.05, power: float = 0.8) -> int | None:
+    """Runs an arm at which a two-sided t test at `alpha` finds a difference as large as this one, with these arms'
+    mean variance, with probability `power` (noncentral t). None where there is no spread or no difference to go by;
+    at most `MAX_SEEDS`. The estimate is as rough as the difference and the variance it is made of."""
+    sd = _common_sd(difference)
+    if not sd or not difference.difference:
+        return None
+    effect = abs(difference.difference) / sd
+    return _smallest(lambda n: _power_of_t(effect, n, alpha) >= power)
+
+
+def seeds_for_equivalence(
+    difference: Difference, margin: float, *, alpha: float = 0.05, power: float = 0.8
+) -> int | None:
+    """Runs an arm at which two one-sided tests show equivalence within `margin` with probability `power`, if the means
+    are in truth equal and the variance is these arms' (normal approximation; Julious 2004, eq. 20)."""
+    sd = _common_sd(difference)
+    if not sd:
+        return None
+    z = special.ndtri(1 - alpha) + special.ndtri((1 + power) / 2)
+    return int(min(max(np.ceil(2 * (sd * z / margin) ** 2), 2), MAX_SEEDS))
+
+
+def prediction_interval(mean: Mean) -> tuple[float, float] | None:
+    """The t interval of one further run, mean ± t(n − 1) · sd · √(1 + 1/n); None where the mean has no interval. It is
+    the one to hold a single published run against."""
+    if not mean.sd or mean.low is None:
+        return None
+    half = _t_quantile(mean.level, mean.n - 1) * mean.sd * (1 + 1 / mean.n) ** 0.5
+    return mean.mean - half, mean.mean + half
+
+
 def binomial_error(accuracy: float, num_test: int) -> float:
     """Standard error of an accuracy measured on `num_test` images drawn at random: √(p (1 − p) / n).
 
@@ -171,6 +234,35 @@ def _sd(x: np.ndarray) -> float | None:
     if len(x) < 2:
         return None
     return 0.0 if np.ptp(x) == 0 else float(x.std(ddof=1))
+
+
+def _common_sd(difference: Difference) -> float | None:
+    """The standard deviation that both arms would have if they had the same, from the standard error."""
+    if not difference.standard_error:
+        return None
+    return float(difference.standard_error / (1 / difference.n_first + 1 / difference.n_second) ** 0.5)
+
+
+def _power_of_t(effect: float, n: int, alpha: float) -> float:
+    """Power of a two-sided two-sample t test of n runs an arm for a difference of `effect` standard deviations."""
+    freedom, shift = 2 * n - 2, effect * (n / 2) ** 0.5
+    critical = special.stdtrit(freedom, 1 - alpha / 2)
+    wrong_side = special.nctdtr(freedom, shift, -critical) if shift < 5 else 0.0  # nil beyond; nctdtr fails far out
+    return float(1 - special.nctdtr(freedom, min(shift, 35.0), critical) + wrong_side)
+
+
+def _smallest(enough: Callable[[int], bool]) -> int:
+    """The smallest number of runs from 2 to MAX_SEEDS that is enough, by bisection."""
+    low, high = 2, MAX_SEEDS
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return low
+
+
+def _t_tail(t: float, freedom: float) -> float:
+    """P(T > t)."""
+    return float(special.stdtr(freedom, -t))
 
 
 def _t_quantile(level: float, freedom: float) -> float:
