@@ -1,13 +1,13 @@
 """The diagram of a network: every layer is there with its shape, and nothing lies on anything else."""
 
 import itertools
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from normlab.diagram import BAR_WIDTH, ROW_WIDTH, draw_network, layout
 from normlab.errors import UsageError
+from normlab.figures import picture
 
 NETWORKS = [
     ("64K-4C3B-256D-Dropout0.5-10D", 32),
@@ -54,13 +54,11 @@ def test_bars_never_overlap_and_rows_fit_across_a_page(notation: str, size: int)
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".png", ".pdf"])
-def test_a_diagram_is_written_as_the_kind_its_name_asks_for(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"network{suffix}"
-    draw_network(
-        "8K-2C2B-10D", path, in_channels=1, image_size=8, norm="batch", norm_position="before_activation",
-        activation="relu",
-    )  # fmt: skip
-    content = path.read_bytes()
+def test_a_diagram_is_written_as_the_kind_its_name_asks_for(suffix: str) -> None:
+    figure = draw_network(
+        "8K-2C2B-10D", in_channels=1, image_size=8, norm="batch", norm_position="before_activation", activation="relu"
+    )
+    content = picture(figure, suffix)
     assert content.startswith({".svg": b"<?xml", ".png": b"\x89PNG", ".pdf": b"%PDF"}[suffix])
     if suffix == ".svg":
         text = " ".join(ElementTree.fromstring(content).itertext())
@@ -68,11 +66,9 @@ def test_a_diagram_is_written_as_the_kind_its_name_asks_for(tmp_path: Path, suff
         assert "16×4×4" in text
 
 
-@pytest.mark.parametrize(("notation", "name"), [("8K-2C9B-10D", "n.svg"), ("8Q", "n.svg"), ("8K-2C2B-10D", "n.gif")])
-def test_what_cannot_be_drawn_is_refused_and_nothing_is_written(tmp_path: Path, notation: str, name: str) -> None:
+@pytest.mark.parametrize("notation", ["8K-2C9B-10D", "8Q"])
+def test_a_network_that_cannot_be_is_refused(notation: str) -> None:
     with pytest.raises(UsageError):
         draw_network(
-            notation, tmp_path / name, in_channels=1, image_size=8, norm="none", norm_position="before_activation",
-            activation="relu",
-        )  # fmt: skip
-    assert not (tmp_path / name).exists()
+            notation, in_channels=1, image_size=8, norm="none", norm_position="before_activation", activation="relu"
+        )

@@ -206,7 +206,9 @@ def test_every_row_says_data_split_test_images_precision_and_scale(store: Store)
         assert row["data"] == "digits"
         assert row["split"] == "fraction 0.2"
         assert (row["test_images"], row["precision"], row["scale"]) == (360, "float32", "smoke")
-    assert context_words(table) == "digits, split fraction 0.2, 360 test images, float32, scale smoke"
+    assert context_words(table) == (
+        "digits (fingerprint of digits), split fraction 0.2, 360 test images, float32, scale smoke"
+    )
 
 
 def test_csv_and_json_hold_the_same_numbers(store: Store) -> None:

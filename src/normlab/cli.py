@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from normlab.cli_paper import paper
 from normlab.errors import UsageError, unknown
+from normlab.terminal import duration_words, flops_words, print_table, word
 
 if TYPE_CHECKING:
     from normlab.store import Store
@@ -67,6 +69,9 @@ def commands() -> None:
 
     A study is one question in one YAML file; normlab trains what is missing and answers with intervals.
     """
+
+
+commands.add_command(paper)
 
 
 def _study_arguments(command: Any) -> Any:
@@ -190,15 +195,14 @@ def plan(
         click.echo(json.dumps(tree))
         return
     click.echo(_headline(study))
-    _table(rows)
+    print_table(rows)
     click.echo(
         f"{len(made.trials)} trials: {made.count('finished')} finished, {made.count('diverged')} diverged, "
         f"{made.count('running')} running, {len(missing)} to train"
     )
     if missing:
-        click.echo(
-            f"{_flops(total)}, about {_duration(seconds)} on {count} worker{'s' if count > 1 else ''} ({device})"
-        )
+        hands = f"{count} worker{'s' if count > 1 else ''} ({device})"
+        click.echo(f"{flops_words(total)}, about {duration_words(seconds)} on {hands}")
 
 
 @commands.command()
@@ -285,7 +289,7 @@ def studies(as_json: bool) -> None:
         rows = {n: {"question": s.question, "scales": list(s.scales), "path": s.path} for n, s in loaded.items()}
         click.echo(json.dumps(rows))
         return
-    _table([{"study": n, "question": s.question, "scales": ", ".join(s.scales)} for n, s in loaded.items()])
+    print_table([{"study": n, "question": s.question, "scales": ", ".join(s.scales)} for n, s in loaded.items()])
 
 
 @commands.command()
@@ -304,7 +308,7 @@ def settings(as_json: bool) -> None:
         click.echo(json.dumps(rows))
         return
     required = {name for name in SETTINGS if TrialSpec.model_fields[name].is_required()}
-    _table([row | {"default": "required" if row["setting"] in required else _word(row["default"])} for row in rows])
+    print_table([row | {"default": "required" if row["setting"] in required else word(row["default"])} for row in rows])
 
 
 @commands.command()
@@ -328,16 +332,16 @@ def show(notation: str, overrides: tuple[str, ...], picture: str | None, in_chan
     if as_json:
         click.echo(json.dumps({"layers": rows, "parameters": total, "macs": macs}))
     else:
-        _table([{**row, "parameters": f"{row['parameters']:,}", "MACs": f"{row['MACs']:,}"} for row in rows])
+        print_table([{**row, "parameters": f"{row['parameters']:,}", "MACs": f"{row['MACs']:,}"} for row in rows])
         click.echo(f"{total:,} parameters; {macs / 1e6:,.1f} MMAC forward an image")
     if picture:
         from normlab.diagram import draw_network
 
-        draw_network(
-            notation, Path(picture), in_channels=in_channels, image_size=spec.image_size or 32, norm=spec.norm,
+        figure = draw_network(
+            notation, in_channels=in_channels, image_size=spec.image_size or 32, norm=spec.norm,
             norm_position=spec.norm_position, activation=spec.activation,
         )  # fmt: skip
-        click.echo(f"drawn: {picture}", err=True)
+        _draw(figure, picture)
 
 
 @commands.command()
@@ -362,7 +366,7 @@ def train(overrides: tuple[str, ...], store_path: str | None, device: str, as_js
     if as_json:
         click.echo(json.dumps({"id": result.id, "status": result.status, "metrics": dict(result.metrics)}))
     else:
-        _table(
+        print_table(
             [{"metric": name, "value": f"{value:.4f}".removesuffix(".0000")} for name, value in result.metrics.items()]
         )
         click.echo(f"{result.status}: {store.root / 'trials' / result.id}")
@@ -386,7 +390,7 @@ def data_list(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, default=str))
     else:
-        _table(rows)
+        print_table(rows)
 
 
 @data.command("fetch")
@@ -420,7 +424,7 @@ def data_show(name: str, image_size: int | None, picture: str | None, as_json: b
     if as_json:
         click.echo(json.dumps({"name": name, "fingerprint": images.fingerprint, "shape": shape, "classes": rows}))
     else:
-        _table(rows)
+        print_table(rows)
         click.echo(
             f"{name}: {len(images.train_labels):,} training and {len(images.test_labels):,} test images of {shape}, "
             f"fingerprint {images.fingerprint}"
@@ -428,8 +432,7 @@ def data_show(name: str, image_size: int | None, picture: str | None, as_json: b
     if picture:
         from normlab.datasets.samples import draw_samples
 
-        draw_samples(images, Path(picture))
-        click.echo(f"drawn: {picture}", err=True)
+        _draw(draw_samples(images), picture)
 
 
 def _require_picture(path: str | None) -> None:
@@ -442,52 +445,20 @@ def _require_picture(path: str | None) -> None:
         raise UsageError(f"--to {path}: the folder does not exist")
 
 
+def _draw(figure: Any, path: str) -> None:
+    from normlab.figures import picture
+
+    Path(path).write_bytes(picture(figure, Path(path).suffix))
+    click.echo(f"drawn: {path}", err=True)
+
+
 def _print_answer(study: "Study", table: Any) -> None:
     from normlab.table import arm_summary, context_words, contrast_summary, status_words
 
     click.echo(_headline(study))
     click.echo(f"{context_words(table)}; {status_words(table)}")
-    _table(arm_summary(table))
+    print_table(arm_summary(table))
     contrasts = contrast_summary(table)
     if contrasts:
         click.echo()
-        _table(contrasts)
-
-
-def _table(rows: Sequence[dict[str, Any]]) -> None:
-    """Prints rows as columns; in a pipe, as wide as they are."""
-    from rich.console import Console
-    from rich.table import Table
-
-    if not rows:
-        click.echo("(none)")
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in rows[0]:
-        numeric = all(isinstance(row[name], int | float) or str(row[name])[:1].isdigit() for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_word(row[name]) for name in rows[0]))
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-    console.print(table)
-
-
-def _word(value: Any) -> str:
-    from normlab.study import label_of
-
-    return "-" if value is None else label_of(value)
-
-
-def _flops(flops: float) -> str:
-    for limit, unit in ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP")):
-        if flops >= limit:
-            return f"{flops / limit:,.1f} {unit}"
-    return f"{flops / 1e6:,.1f} MFLOP"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:,.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:,.1f} days"
+        print_table(contrasts)

@@ -1,12 +1,11 @@
 """A network as a diagram, from its notation: the paper's figure 2.
 
 Each layer is an upright bar with its name; the repeated layers of a block are drawn once, stacked, with how often they
-stand; under the bars are the output shapes. `layout` places the bars, and `draw_network` draws them as SVG, PNG or PDF.
+stand; under the bars are the output shapes. `layout` places the bars, and `draw_network` draws them.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -14,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from normlab.figures import STYLE, picture
+from normlab.figures import STYLE
 from normlab.notation import LayerShape, layer_shapes, parse_notation
 
 # Inches. Chosen by eye: a row fits across a page, and the longest name into a bar at 8 points.
@@ -55,12 +54,9 @@ class Bar:
 
 
 def draw_network(
-    notation: str, path: Path, *, in_channels: int, image_size: int, norm: str, norm_position: str, activation: str
-) -> None:
-    """Writes the diagram of a network to `path`, which ends in .svg, .png or .pdf.
-
-    Raises UsageError where the notation or the suffix is not one of ours, or the network does not fit the images.
-    """
+    notation: str, *, in_channels: int, image_size: int, norm: str, norm_position: str, activation: str
+) -> Figure:
+    """The diagram of a network. Raises UsageError where the notation is bad or the network does not fit the images."""
     bars = layout(notation, in_channels, image_size, norm, norm_position, activation)
     rows = 1 + max(bar.row for bar in bars)
     width = max(bar.x for bar in bars) + BAR_WIDTH + 2 * MARGIN
@@ -75,7 +71,7 @@ def draw_network(
             if row < rows - 1:
                 _draw_arrow(axes, end, end + GROUP_GAP, middle)
                 _draw_arrow(axes, -GROUP_GAP, 0, middle - ROW_HEIGHT)
-        path.write_bytes(picture(figure, path.suffix))
+    return figure
 
 
 def layout(

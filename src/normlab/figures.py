@@ -11,7 +11,7 @@ import math
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib as mpl
@@ -156,6 +156,22 @@ def factor_figure(table: StudyTable, factor: str) -> FactorFigure:
         level=table.level,
         left_out=_left_out(panels, MAX_PANELS),
     )
+
+
+def metric_figure(tables: Mapping[str, StudyTable], factor: str, y_label: str) -> FactorFigure:
+    """One study in several metrics: a factor along x, a series for each metric by its name, the rest as panels.
+
+    All tables are of one study; an arm without a metric has no point in its series.
+    """
+    whole = {name: factor_figure(table, factor) for name, table in tables.items()}
+    first = next(iter(whole.values()))
+    panels: dict[str, list[Series]] = {}
+    for name, table in tables.items():
+        for others, arms in list(_lines(table, factor).items())[:MAX_PANELS]:
+            title = ", ".join(f"{words(f)} {v}" for f, v in others)
+            panels.setdefault(title, []).append(_series(name, arms, factor, first.ticks))
+    found = tuple(Panel(title=title, series=tuple(series)) for title, series in panels.items())
+    return replace(first, panels=found, y_label=y_label)
 
 
 def curve_figure(table: StudyTable) -> CurveFigure:

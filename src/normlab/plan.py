@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -52,6 +52,20 @@ def make_plan(study: Study, store: Store) -> Plan:
                 costs[shape] = _checked_flops(shape)
         flops[trial.id] = costs[shape]
     return Plan(trials=tuple(unique.values()), states=states, reasons=reasons, flops=flops)
+
+
+def merge_plans(plans: Sequence[Plan], first: Collection[str] = ()) -> Plan:
+    """Several studies as one plan, most informative first: one seed of everything before the second of anything, in
+    each round the trials whose ids are in `first`, and then whatever costs least."""
+    flops = {trial_id: cost for plan in plans for trial_id, cost in plan.flops.items()}
+    unique = {trial.id: trial for plan in plans for trial in plan.trials}
+    ordered = sorted(unique.values(), key=lambda t: (t.spec.seed, t.id not in first, flops[t.id]))
+    return Plan(
+        trials=tuple(ordered),
+        states={trial_id: state for plan in plans for trial_id, state in plan.states.items()},
+        reasons={trial_id: reason for plan in plans for trial_id, reason in plan.reasons.items()},
+        flops=flops,
+    )
 
 
 def look_up(store: Store, unique: Mapping[str, Trial]) -> tuple[dict[str, State], dict[str, str]]:

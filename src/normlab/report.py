@@ -66,13 +66,13 @@ def write_report(study: Study, table: StudyTable, folder: Path) -> Path:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "arms.csv", to_csv(arm_rows(table)).encode())
-        _write(folder / "contrasts.csv", to_csv(contrast_rows(table)).encode())
-        _write(folder / "results.json", to_json(table).encode() + b"\n")
+        write_file(folder / "arms.csv", to_csv(arm_rows(table)).encode())
+        write_file(folder / "contrasts.csv", to_csv(contrast_rows(table)).encode())
+        write_file(folder / "results.json", to_json(table).encode() + b"\n")
         figures = _write_figures(table, folder)
         path = folder / "report.html"
-        _write(path, _render(study, table, figures).encode())
-        _write(folder / "report.md", to_markdown(study, table, figures).encode())
+        write_file(path, _render(study, table, figures).encode())
+        write_file(folder / "report.md", to_markdown(study, table, figures).encode())
     except OSError as error:
         raise UsageError(f"report {folder}: cannot be written ({error.strerror})") from None
     return path
@@ -95,11 +95,11 @@ def to_markdown(study: Study, table: StudyTable, figures: Sequence[ReportFigure]
         ("Provenance", provenance_rows(table)),
     ):
         if rows:
-            parts += [f"## {title}", _markdown_table(rows)]
+            parts += [f"## {title}", markdown_table(rows)]
     return "\n\n".join([*parts, "## Reproduce", "```sh\n" + "\n".join(commands(study)) + "\n```"]) + "\n"
 
 
-def _markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     def line(cells: Iterable[Any]) -> str:
         return "| " + " | ".join(_word(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
@@ -291,19 +291,25 @@ def _write_figures(table: StudyTable, folder: Path) -> list[ReportFigure]:
         if data.points():
             stem = f"figure-{len(made) + 1}-{_slug(data.factor)}"
             title = f"{words(table.metric).capitalize()} against {words(data.factor)}"
-            made.append(_figure(draw_factor(data), folder, stem, title, _factor_caption(data, context), _alt(data)))
+            made.append(save_factor_figure(data, folder, stem, title, context))
     if any(record.result and record.result.details for record in table.records().values()):
         curves = curve_figure(table)
         stem, title = f"figure-{len(made) + 1}-curves", "Learning curves"
         alt = f"Accuracy over epochs in {len(curves.panels)} panels, one line for each arm."
-        made.append(_figure(draw_curves(curves), folder, stem, title, _curve_caption(curves, context), alt))
+        made.append(save_figure(draw_curves(curves), folder, stem, title, _curve_caption(curves, context), alt))
     return made
 
 
-def _figure(figure: Figure, folder: Path, stem: str, title: str, caption: str, alt: str) -> ReportFigure:
+def save_factor_figure(data: FactorFigure, folder: Path, stem: str, title: str, context: str) -> ReportFigure:
+    """Draws a factor's figure and describes it; `context` says what the numbers must not be read without."""
+    return save_figure(draw_factor(data), folder, stem, title, _factor_caption(data, context), _alt(data))
+
+
+def save_figure(figure: Figure, folder: Path, stem: str, title: str, caption: str, alt: str) -> ReportFigure:
+    """Writes a figure as SVG and PNG; `alt` is for who cannot see it."""
     svg = picture(figure, ".svg")
-    _write(folder / f"{stem}.svg", svg)
-    _write(folder / f"{stem}.png", picture(figure, ".png"))
+    write_file(folder / f"{stem}.svg", svg)
+    write_file(folder / f"{stem}.png", picture(figure, ".png"))
     return ReportFigure(stem=stem, title=title, caption=caption, svg=inline_svg(svg.decode(), stem, f"{title}. {alt}"))
 
 
@@ -345,15 +351,9 @@ def _alt(data: FactorFigure) -> str:
 
 
 def _render(study: Study, table: StudyTable, figures: Sequence[ReportFigure]) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # the text of a study is anybody's
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     equal, varied = settings_rows(table)
-    return environment.get_template("report.html.jinja").render(
+    return render(
+        "report.html.jinja",
         study=study,
         context=context_words(table),
         answers=answers(table),
@@ -368,6 +368,18 @@ def _render(study: Study, table: StudyTable, figures: Sequence[ReportFigure]) ->
         provenance=provenance_rows(table),
         commands=commands(study),
     )
+
+
+def render(template: str, **values: Any) -> str:
+    """A page of `templates/`."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,  # the text of a study is anybody's
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(values)
 
 
 def _shown_arms(table: StudyTable) -> list[dict[str, Any]]:
@@ -398,7 +410,7 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "factor"
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".new-{os.getpid()}-{path.name}")
     temporary.write_bytes(content)
     os.replace(temporary, path)

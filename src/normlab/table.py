@@ -38,11 +38,13 @@ from normlab.trial import TrialSpec
 
 FORMAT_VERSION = 1  # of results.json
 
+PROBES = ("dead_channels", "gradient_spread", "gradient_spread_initial")  # metrics without a chance level
+
 State = Literal["finished", "diverged", "running", "missing", "failed", "damaged"]
 STATES: tuple[State, ...] = ("finished", "diverged", "running", "missing", "failed", "damaged")
 
 # Further columns of the rows; a factor of such a name has `factor: ` before it there.
-CONTEXT = ("data", "split", "train_images", "test_images", "precision", "scale")
+CONTEXT = ("data", "data_fingerprint", "split", "train_images", "test_images", "precision", "scale")
 _RESERVED = frozenset({*CONTEXT, *STATES, "id", "seed", "seeds", "metric", "n", "mean", "sd", "low", "high", "level",
                        "interval", "binomial_error", "state", "score", "reason", "scores"})  # fmt: skip
 
@@ -140,10 +142,11 @@ def read_table(
     """Looks every trial of a study up and computes what can be said of it so far.
 
     `fingerprint` tells the identity of a data set by its name; `details` also reads the curves. `metric` is one of a
-    result's accuracies. Damaged records are counted and named, and stop nothing.
+    result's accuracies, or one of PROBES, of which a diverged trial has none. Damaged records are counted and named,
+    and stop nothing.
     """
-    if "accuracy" not in metric:
-        raise UsageError(f"metric '{metric}': write an accuracy, for which chance is known, such as test_accuracy")
+    if "accuracy" not in metric and metric not in PROBES:
+        raise UsageError(f"metric '{metric}': write an accuracy, such as test_accuracy, or one of {', '.join(PROBES)}")
     by_arm = [(arm, trials(study, arm, fingerprint)) for arm in arms(study)]
     unique = {trial.id: trial for _, row in by_arm for trial in row}
     failures = store.failures(unique)
@@ -310,13 +313,15 @@ def context_words(table: StudyTable) -> str:
     shared = {n: contexts[0][n] for n in CONTEXT if len({str(c[n]) for c in contexts}) == 1}
     phrases = {
         "data": "{}",
+        "data_fingerprint": "({})",
         "split": "split {}",
         "train_images": "{:,} training images",
         "test_images": "{:,} test images",
         "precision": "{}",
         "scale": "scale {}",
     }
-    return ", ".join(phrases[name].format(value) for name, value in shared.items() if value is not None)
+    phrased = [phrases[name].format(value) for name, value in shared.items() if value is not None]
+    return ", ".join(phrased).replace(", (", " (")  # the fingerprint stands by its data
 
 
 def status_words(table: StudyTable) -> str:
@@ -373,8 +378,8 @@ def _unfinished(trial: Trial, store: Store, failures: Mapping[str, str]) -> Tria
 def _scored(trial: Trial, result: Result, metric: str) -> TrialRecord:
     value = result.metrics.get(metric)
     diverged = result.status == "diverged"
-    if value is None and not diverged:
-        return TrialRecord(trial=trial, state="finished", result=result, reason=f"{metric} was not measured")
+    if value is None and (not diverged or metric in PROBES):
+        return TrialRecord(trial=trial, state=result.status, result=result, reason=f"{metric} was not measured")
     if not diverged and not (isinstance(value, int | float) and math.isfinite(value)):
         raise ValueError(f"the result of {trial.id} is damaged: its {metric} is {value!r}")
     classes = num_classes(parse_notation(trial.spec.network))
@@ -416,6 +421,7 @@ def _context(table: StudyTable, record: ArmRecord) -> dict[str, Any]:
     split = f"fraction {spec.test_fraction:g}" if spec.split == "fraction" else spec.split
     return {
         "data": spec.data,
+        "data_fingerprint": spec.data_fingerprint,
         "split": split if not spec.split_seed else f"{split} (split seed {spec.split_seed})",
         "train_images": spec.train_images,
         "test_images": record.num_test,

@@ -1,16 +1,13 @@
 """A picture of samples of each class: the paper's figure 1."""
 
-from pathlib import Path
-
 import numpy as np
+from matplotlib.figure import Figure
 
 from normlab.datasets.image_set import ImageSet
 
 
-def draw_samples(images: ImageSet, path: Path, *, per_class: int = 10) -> None:
-    """Draws the first training images of each class, a row a class with its name; the format is that of the suffix."""
-    from matplotlib.figure import Figure
-
+def draw_samples(images: ImageSet, *, per_class: int = 10) -> Figure:
+    """Draws the first training images of each class, a row a class with its name."""
     classes = len(images.classes)
     name_inches = 0.12 * max(map(len, images.classes)) + 0.2
     figure = Figure(figsize=(name_inches + 0.55 * per_class, 0.55 * classes + 0.4), dpi=150)
@@ -45,4 +42,4 @@ def draw_samples(images: ImageSet, path: Path, *, per_class: int = 10) -> None:
             va="center",
             fontsize=9,
         )
-    figure.savefig(path)
+    return figure

@@ -1,0 +1,98 @@
+"""`normlab paper`: the paper's studies together, their state, their run, and the report that answers its claims."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from normlab.errors import UsageError, unknown
+from normlab.terminal import flops_words, print_table
+
+if TYPE_CHECKING:
+    from normlab.store import State
+
+
+def _scale_and_store(command: Any) -> Any:
+    for decorate in (
+        click.option("--store", "store_path", metavar="FOLDER", help="Where results are kept. [normlab-store]"),
+        click.option("--scale", metavar="NAME", default="laptop", show_default=True, help="laptop, smoke or paper."),
+    ):
+        command = decorate(command)
+    return command
+
+
+@click.group(invoke_without_command=True)
+@_scale_and_store
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.pass_context
+def paper(context: click.Context, store_path: str | None, scale: str, as_json: bool) -> None:
+    """All studies of the paper: list them with their state, run them, report on its claims."""
+    if context.invoked_subcommand is None:
+        _list(scale, store_path, as_json)
+
+
+def _list(scale: str, store_path: str | None, as_json: bool) -> None:
+    from normlab.plan import make_plan
+
+    content, store = _open(scale, store_path)
+    rows: list[dict[str, Any]] = []
+    problems: dict[str, str] = {}
+    for name in content.studies:
+        row: dict[str, Any] = {"study": name, **dict.fromkeys((*COUNTS, "trials", "missing_flops"))}
+        try:
+            made = make_plan(_study(name, scale), store)
+        except UsageError as error:  # such as data that is not here
+            problems[name] = str(error)
+        else:
+            row |= {state: made.count(state) for state in COUNTS}
+            row |= {"trials": len(made.trials), "missing_flops": sum(made.flops[t.id] for t in made.missing())}
+        rows.append(row)
+    if as_json:
+        click.echo(json.dumps({"scale": scale, "studies": rows, "problems": problems}))
+        return
+    for row in rows:
+        flops = row.pop("missing_flops")
+        row["to do"] = "cannot run" if flops is None else flops_words(flops) if flops else "-"
+    print_table(rows)
+    for name, problem in problems.items():
+        click.echo(f"{name} cannot run: {problem}")
+    click.echo(f"scale {scale}; train what is missing: normlab paper run --scale {scale}")
+
+
+COUNTS: "tuple[State, ...]" = ("finished", "diverged", "running", "failed")
+
+
+@paper.command("report")
+@_scale_and_store
+@click.option("--to", "folder", metavar="FOLDER", help="Where the report goes. [STORE/reports/paper-SCALE]")
+def paper_report(store_path: str | None, scale: str, folder: str | None) -> None:
+    """Write one report: figures 1 to 8, the paper's numbers beside ours, and a verdict for every claim."""
+    from normlab.paper import Tables, judge
+    from normlab.paper_report import write_paper_report
+
+    content, store = _open(scale, store_path)
+    tables = Tables(store, scale)
+    path = write_paper_report(content, tables, Path(folder) if folder else store.root / "reports" / f"paper-{scale}")
+    judged = [judge(name, claim, tables) for name, claim in content.claims.items()]
+    print_table(
+        [{"claim": j.name, "the paper says": j.claim.says, "verdict": j.verdict, "because": j.reason} for j in judged]
+    )
+    click.echo(f"report: {path}")
+
+
+def _open(scale: str, store_path: str | None) -> tuple[Any, Any]:
+    from normlab.paper import Paper, scales_of
+    from normlab.store import Store
+
+    content = Paper.load()
+    allowed = scales_of(content)
+    if scale not in allowed:
+        raise UsageError(unknown("scale", scale, allowed))
+    return content, Store(Path(store_path)) if store_path else Store.default()
+
+
+def _study(name: str, scale: str) -> Any:
+    from normlab.study import Study
+
+    return Study.load(name, scale=scale)
