@@ -202,6 +202,13 @@ def test_a_bad_image_is_an_error_that_names_it_or_is_left_out_on_request(places:
     assert datasets.load("folder:pets.zip", image_size=8).skipped == images.skipped  # it was accepted once
 
 
+def test_a_class_of_bad_images_alone_is_refused_whatever_is_allowed(places: Path) -> None:
+    files = {path: (b"" if path.startswith("train/cat/") else content) for path, content in make_files().items()}
+    write_zip(places / "pets.zip", files)
+    with pytest.raises(UsageError, match="no training image of class 'cat' can be used"):
+        datasets.load("folder:pets.zip", image_size=8, max_bad_images=100)
+
+
 def test_an_image_of_too_many_pixels_is_refused_by_its_header(places: Path) -> None:
     def png(width: int, height: int) -> bytes:
         def chunk(kind: bytes, data: bytes) -> bytes:

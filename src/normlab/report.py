@@ -27,6 +27,7 @@ from normlab.figures import (
     factor_figure,
     picture,
 )
+from normlab.result import sha256
 from normlab.study import Study, label_of, shipped_studies
 from normlab.table import (
     ContrastRecord,
@@ -59,6 +60,15 @@ class ReportFigure:
     svg: Markup
 
 
+def report_folder(study: Study) -> str:
+    """The name of a study's report: its own, its scale, and what was set by hand."""
+    name = "-".join(filter(None, [study.name, study.scale]))
+    by_hand = " ".join(study.overrides)
+    if not by_hand:
+        return name
+    return f"{name}-{_slug(by_hand)}-{sha256(by_hand.encode())[:6]}"
+
+
 def write_report(study: Study, table: StudyTable, folder: Path) -> Path:
     """Writes report.html and .md, arms.csv, contrasts.csv, results.json and figures (SVG, PNG); returns report.html.
 
@@ -81,10 +91,18 @@ def write_report(study: Study, table: StudyTable, folder: Path) -> Path:
 def to_markdown(study: Study, table: StudyTable, figures: Sequence[ReportFigure]) -> str:
     """The report as Markdown that shows the figures beside it."""
     scale = f" (scale {study.scale})" if study.scale else ""
-    parts = [f"# {study.name}{scale}", f"**{study.question}**", f"{context_words(table)}. {status_words(table)}."]
-    parts += [*(f"> {sentence}" for sentence in answers(table)), caveat(table)]
+    by_hand = [f"With {', '.join(study.overrides)}."] if study.overrides else []
+    parts = [
+        f"# {study.name}{scale}",
+        f"**{study.question}**",
+        f"{context_words(table)}. {status_words(table)}.",
+        *by_hand,
+    ]
+    parts = [plain_text(part) for part in parts]
+    parts += [*(f"> {plain_text(sentence)}" for sentence in answers(table)), caveat(table)]
     for figure in figures:
-        parts += [f"![{figure.title}]({figure.stem}.svg)", f"*{figure.title}. {figure.caption}*"]
+        parts += [f"![{plain_text(figure.title)}]({figure.stem}.svg)"]
+        parts += [plain_text(f"*{figure.title}. {figure.caption}*")]
     equal, varied = settings_rows(table)
     for title, rows in (
         ("Contrasts", contrast_summary(table)),
@@ -99,9 +117,16 @@ def to_markdown(study: Study, table: StudyTable, figures: Sequence[ReportFigure]
     return "\n\n".join([*parts, "## Reproduce", "```sh\n" + "\n".join(commands(study)) + "\n```"]) + "\n"
 
 
+def plain_text(text: str) -> str:
+    """Text for Markdown in which nothing is an HTML element: a study's words are anybody's."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     def line(cells: Iterable[Any]) -> str:
-        return "| " + " | ".join(_word(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+        return (
+            "| " + " | ".join(plain_text(_word(cell)).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+        )
 
     return "\n".join([line(rows[0]), line("---" for _ in rows[0]), *(line(row.values()) for row in rows)])
 

@@ -109,15 +109,20 @@ def _decode(name: str, image_size: int | None, max_bad_images: int, folder: Path
     bad = _decode_all(path, listing.paths, size, image_size is not None, folder)
     if len(bad) > max_bad_images:
         few = "; ".join(f"{listing.paths[row]}: {why}" for row, why in bad[:3])
+        given = f" --image-size {image_size}" if image_size else ""
         raise UsageError(
             f"{path}: {len(bad)} of {count:,} images cannot be used ({few}{'; …' if len(bad) > 3 else ''}); mend or "
-            f"remove them, or leave them out with: normlab data fetch folder:{name} --max-bad-images {len(bad)}"
+            f"remove them, or leave them out with: normlab data fetch folder:{name}{given} --max-bad-images {len(bad)}"
         )
     kept = np.setdiff1d(np.arange(count), [row for row, _ in bad])
+    labels = np.array(listing.labels, np.int64)[kept]
+    for label, name_of_class in enumerate(listing.classes):
+        if label not in labels[kept < listing.num_train]:
+            raise UsageError(f"{path}: no training image of class '{name_of_class}' can be used; mend or remove them")
     if bad:
         images = np.load(folder / "images.npy")[kept]
         np.save(folder / "images.npy", images)
-    np.save(folder / "labels.npy", np.array(listing.labels, np.int64)[kept])
+    np.save(folder / "labels.npy", labels)
     cache.write_meta(
         folder,
         classes=listing.classes,
