@@ -43,7 +43,7 @@ def assert_refused(done: "subprocess.CompletedProcess[str]", *words: str) -> Non
     """One line that says what was wrong, exit code 2, no traceback, nothing on standard output."""
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
-    lines = [line for line in done.stderr.splitlines() if not line.startswith(("study", "trial"))]
+    lines = done.stderr.splitlines()
     assert len(lines) == 1, done.stderr
     for word in words:
         assert word in lines[0], lines[0]
@@ -217,7 +217,12 @@ def test_bad_input_elsewhere_is_one_line_too(study: Path, tmp_path: Path, normla
     assert_refused(offline, "NORMLAB_OFFLINE", "put it")
     assert_refused(normlab("train", "data=digits"), "'network' is missing")
     (tmp_path / "locked").write_text("a file, not a folder")
-    assert_refused(normlab("run", study, "--store", "locked"), "cannot be written", "--store")
+    assert_refused(normlab("run", study, "--store", "locked"), "--store locked", "a folder")
+    assert_refused(normlab("status", study, "--store", "nowhere"), "--store nowhere", "no such folder")
+    assert_refused(normlab("plan", study, "--store", ""), "--store", "write a folder")
+    assert_refused(normlab("run", study, "--store", "unused", "--device", "cuda:99"), "--device cpu")
+    assert not (tmp_path / "unused").exists()
+    assert_refused(normlab("paper", "run", "--scale", "lap"), "scale 'lap'", "laptop")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     assert_refused(normlab("run", "binary.yaml"), "UTF-8")
 

@@ -6,7 +6,6 @@ Modules that are slow to import are imported by the verb that needs them.
 """
 
 import json
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from normlab.cli_paper import paper
+from normlab.cli_run import INTERRUPTED, open_store, run_options, train_missing
 from normlab.errors import UsageError, unknown
 from normlab.terminal import duration_words, flops_words, print_table, word
 
 if TYPE_CHECKING:
     from normlab.store import Store
     from normlab.study import Study
-
-INTERRUPTED, TERMINATED = 130, 143
 
 
 class _Group(click.Group):
@@ -87,13 +85,11 @@ def _study_arguments(command: Any) -> Any:
 
 
 def _open(
-    study_name: str, scale: str | None, overrides: Sequence[str], store_path: str | None
+    study_name: str, scale: str | None, overrides: Sequence[str], store_path: str | None, *, existing: bool = False
 ) -> "tuple[Study, Store]":
-    from normlab.store import Store
     from normlab.study import Study
 
-    study = Study.load(study_name, scale=scale, overrides=overrides)
-    return study, Store(Path(store_path)) if store_path else Store.default()
+    return Study.load(study_name, scale=scale, overrides=overrides), open_store(store_path, existing=existing)
 
 
 def _headline(study: "Study") -> str:
@@ -103,57 +99,11 @@ def _headline(study: "Study") -> str:
 
 @commands.command()
 @_study_arguments
-@click.option("-j", "--workers", type=click.IntRange(1, 1024), help="Worker processes. [one a core; on a GPU one]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--cohort", default=1, show_default=True, type=click.IntRange(1, 1024), help="Trials trained together.")
-@click.option("--save-weights", is_flag=True, help="Keep model.safetensors beside each result.")
-@click.option("--fail-fast", is_flag=True, help="Start no further trial once one has failed.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def run(
-    study_name: str, overrides: tuple[str, ...], scale: str | None, store_path: str | None, workers: int | None,
-    device: str, cohort: int, save_weights: bool, fail_fast: bool, as_json: bool,
-) -> int:  # fmt: skip
+@run_options
+def run(study_name: str, overrides: tuple[str, ...], scale: str | None, store_path: str | None, **options: Any) -> int:
     """Train what is missing of a study. Run it again to go on where it stopped."""
     study, store = _open(study_name, scale, overrides, store_path)
-    return _run(study, store, workers, device, cohort, save_weights, fail_fast, as_json)
-
-
-def _run(
-    study: "Study", store: "Store", workers: int | None, device: str, cohort: int, save_weights: bool,
-    fail_fast: bool, as_json: bool,
-) -> int:  # fmt: skip
-    from normlab.progress import show_progress
-    from normlab.runner import run as run_study
-
-    click.echo(_headline(study), err=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # leaves in order, as Ctrl-C does
-    try:
-        with show_progress() as report:
-            summary = run_study(
-                study, store=store, workers=workers, device=device, cohort=cohort,
-                save_weights=save_weights, fail_fast=fail_fast, report=report,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        click.echo("interrupted; finished trials are stored, and the same command goes on from here", err=True)
-        return INTERRUPTED
-    if as_json:
-        click.echo(json.dumps(vars(summary)))
-    else:
-        _print_summary(summary)
-    return 1 if summary.failures else 0
-
-
-def _print_summary(summary: Any) -> None:
-    text = f"trained {summary.trained} trials in {summary.seconds:.1f} s"
-    if summary.diverged:
-        text += f", of which {summary.diverged} diverged"
-    if summary.already_finished:
-        text += f"; {summary.already_finished} were finished before"
-    if summary.elsewhere:
-        text += f"; {summary.elsewhere} are with another runner"
-    click.echo(text, err=True)
-    for trial_id, reason in summary.failures.items():
-        click.echo(f"failed {trial_id}: {reason}", err=True)
+    return train_missing(_headline(study), study, store, **options)
 
 
 @commands.command()
@@ -216,7 +166,7 @@ def status(
     from normlab.grid import arms, trials
     from normlab.plan import look_up
 
-    study, store = _open(study_name, scale, overrides, store_path)
+    study, store = _open(study_name, scale, overrides, store_path, existing=True)
     unique = {trial.id: trial for arm in arms(study) for trial in trials(study, arm, datasets.fingerprint)}
     states, reasons = look_up(store, unique)
     counts = {
@@ -243,15 +193,14 @@ def report(
     from normlab import datasets
     from normlab.table import read_table, to_json
 
-    study, store = _open(study_name, scale, overrides, store_path)
+    study, store = _open(study_name, scale, overrides, store_path, existing=True)
     if as_json:
         click.echo(to_json(read_table(study, store, datasets.fingerprint)))
         return
-    from normlab.report import write_report
+    from normlab.report import report_folder, write_report
 
     table = read_table(study, store, datasets.fingerprint, details=True)
-    name = "-".join(filter(None, [study.name, study.scale]))
-    path = write_report(study, table, Path(folder) if folder else store.root / "reports" / name)
+    path = write_report(study, table, Path(folder) if folder else store.root / "reports" / report_folder(study))
     _print_answer(study, table)
     click.echo(f"report: {path}")
 
@@ -268,7 +217,9 @@ def compare(
     from normlab import datasets
     from normlab.table import arm_rows, contrast_rows, read_table, to_csv, to_json
 
-    study, store = _open(study_name, scale, overrides, store_path)
+    if as_csv and as_json:
+        raise UsageError("--csv and --json: write one of them")
+    study, store = _open(study_name, scale, overrides, store_path, existing=True)
     table = read_table(study, store, datasets.fingerprint)
     if as_json:
         click.echo(to_json(table))
@@ -353,12 +304,10 @@ def train(overrides: tuple[str, ...], store_path: str | None, device: str, as_js
     """Train one trial: normlab train data=digits split=fraction network=8K-2C2B-10D epochs=10."""
     from normlab import datasets
     from normlab.grid import arms, trials
-    from normlab.store import Store
     from normlab.study import single_trial
 
-    study = single_trial(overrides)
-    store = Store(Path(store_path)) if store_path else Store.default()
-    code = _run(study, store, 1, device, 1, True, False, False)
+    study, store = single_trial(overrides), open_store(store_path)
+    code = train_missing(_headline(study), study, store, workers=1, device=device, save_weights=True, as_json=False)
     trial = trials(study, arms(study)[0], datasets.fingerprint)[0]
     result = store.load(trial.id)
     if result is None:

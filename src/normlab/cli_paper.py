@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from normlab.cli_run import open_store, run_options, train_missing
 from normlab.errors import UsageError, unknown
 from normlab.terminal import flops_words, print_table
 
@@ -63,6 +64,31 @@ def _list(scale: str, store_path: str | None, as_json: bool) -> None:
 COUNTS: "tuple[State, ...]" = ("finished", "diverged", "running", "failed")
 
 
+@paper.command("run")
+@_scale_and_store
+@run_options
+def paper_run(store_path: str | None, scale: str, **options: Any) -> int:
+    """Train what is missing of all of them, most informative first: one seed of everything before the second of
+    anything, in each round the arms of the paper's own numbers, then whatever costs least."""
+    from normlab.paper import Tables, compare_numbers
+    from normlab.plan import make_plan, merge_plans
+
+    content, store = _open(scale, store_path)
+    plans = []
+    for name in content.studies:
+        try:
+            plans.append(make_plan(_study(name, scale), store))
+        except UsageError as error:  # such as data that is not here; the others go on
+            click.echo(f"{name} is left out: {error}", err=True)
+    if not plans:
+        raise UsageError("no study of the paper can run here")
+    numbers = {t.trial.id for c in compare_numbers(content, Tables(store, scale)) for t in c.arm.trials}
+    merged = merge_plans(plans, first=numbers)
+    return train_missing(
+        f"paper, scale {scale}: {len(merged.trials)} trials of {len(plans)} studies", merged, store, **options
+    )
+
+
 @paper.command("report")
 @_scale_and_store
 @click.option("--to", "folder", metavar="FOLDER", help="Where the report goes. [STORE/reports/paper-SCALE]")
@@ -83,13 +109,12 @@ def paper_report(store_path: str | None, scale: str, folder: str | None) -> None
 
 def _open(scale: str, store_path: str | None) -> tuple[Any, Any]:
     from normlab.paper import Paper, scales_of
-    from normlab.store import Store
 
     content = Paper.load()
     allowed = scales_of(content)
     if scale not in allowed:
         raise UsageError(unknown("scale", scale, allowed))
-    return content, Store(Path(store_path)) if store_path else Store.default()
+    return content, open_store(store_path)
 
 
 def _study(name: str, scale: str) -> Any:

@@ -52,7 +52,7 @@ class Optimizer:
     """Updates a network of T trials by the settings of their specs, which share the optimizer's kind."""
 
     def __init__(self, network: nn.Module, specs: Sequence[TrialSpec]) -> None:
-        self._specs, self._kind, self._step = tuple(specs), OPTIMIZERS[specs[0].optimizer], 0
+        self._specs, self._kind, self.steps = tuple(specs), OPTIMIZERS[specs[0].optimizer], 0
         self._parameters = list(network.parameters())
         if len(specs) == 1:
             self._slices = [self._parameters]
@@ -62,7 +62,7 @@ class Optimizer:
         groups = [
             {"params": slices, **self._kind.group(spec)} for slices, spec in zip(self._slices, specs, strict=True)
         ]
-        self._torch = self._kind.make(groups, lr=0.0, fused=True)
+        self.inner = self._kind.make(groups, lr=0.0, fused=True)
 
     def zero_grad(self) -> None:
         for parameter in self._parameters:
@@ -70,14 +70,14 @@ class Optimizer:
 
     def step(self, learning_rates: Sequence[float]) -> None:
         """One update with a learning rate for each trial."""
-        self._step += 1
+        self.steps += 1
         if len(self._specs) > 1:
             for position, parameter in enumerate(self._parameters):
                 assert parameter.grad is not None
                 for slices, gradient in zip(self._slices, parameter.grad.chunk(len(self._specs)), strict=True):
                     slices[position].grad = gradient
-        for group, spec, learning_rate in zip(self._torch.param_groups, self._specs, learning_rates, strict=True):
+        for group, spec, learning_rate in zip(self.inner.param_groups, self._specs, learning_rates, strict=True):
             group["lr"] = learning_rate
             if "eps" in group:
-                group["eps"] = spec.optimizer_eps * self._kind.eps_factor(spec, self._step)
-        self._torch.step()
+                group["eps"] = spec.optimizer_eps * self._kind.eps_factor(spec, self.steps)
+        self.inner.step()

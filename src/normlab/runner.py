@@ -1,7 +1,8 @@
 """The runner: trains what is missing of a study on worker processes, stores each result, and shows how far it is.
 
 Workers are `python -m normlab.worker` processes that speak JSON lines; they train and return, and only the runner
-writes the store. A worker that dies fails the trials it held, and those alone; what is finished is never lost.
+writes the store, checkpoints apart. A worker that dies fails the trials it held, and those alone; what is finished is
+never lost, and what was under way goes on in the next run from its last checkpoint.
 """
 
 import contextlib
@@ -31,6 +32,7 @@ from normlab.store import HEARTBEAT_SECONDS, Store
 from normlab.study import Study
 
 TICK_SECONDS = 0.5
+GRACE_SECONDS = 30.0  # after the deadline, to end an epoch that took longer than those before it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +56,14 @@ class RunSummary:
     diverged: int = 0
     already_finished: int = 0
     elsewhere: int = 0  # claimed by another runner
+    stopped: int = 0  # by the time limit, in their training; they stay missing
+    left: int = 0  # by the time limit, those stopped and those never begun
     failures: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
 
 def run(
-    study: Study,
+    study: Study | Plan,
     *,
     store: Store | None = None,
     workers: int | None = None,
@@ -67,31 +71,60 @@ def run(
     cohort: int = 1,
     save_weights: bool = False,
     fail_fast: bool = False,
+    hours: float | None = None,
     report: Callable[[RunStatus], None] = lambda status: None,
 ) -> RunSummary:
-    """Trains the missing trials of a study and stores their results.
+    """Trains the missing trials of a study, or of a plan made of several, and stores their results.
 
     `workers` processes (default: one a core, on a GPU one) take cohorts of up to `cohort` trials. KeyboardInterrupt
-    leaves the store in order: finished trials stay, running ones are given up.
+    leaves the store in order: finished trials stay, running ones are given up. After `hours` training stops at the end
+    of an epoch. Cohorts that have a checkpoint come first.
     """
+    deadline = None if hours is None else time.time() + hours * 3600
     store = store or Store.default()
-    plan = make_plan(study, store)
+    device = resolve_device(device)
+    plan = study if isinstance(study, Plan) else make_plan(study, store)
+    for data in sorted({(t.spec.data, t.spec.image_size or 0) for t in plan.missing()}):
+        datasets.load(data[0], image_size=data[1] or None)  # decoded once, before any worker needs it
     store.require_writable()
     for trial in plan.missing():
         store.set_aside(trial.id)  # a damaged record, if any
-    for data in sorted({(t.spec.data, t.spec.image_size or 0) for t in plan.missing()}):
-        datasets.load(data[0], image_size=data[1] or None)  # decoded once, before any worker needs it
-    device = resolve_device(device)
     count = workers or ((os.cpu_count() or 1) if device == "cpu" else 1)
-    chunks = cohorts(plan.missing(), cohort)
-    runner = _Run(plan, store, chunks, device=device, save_weights=save_weights, fail_fast=fail_fast, report=report)
+    chunks = _resumable(plan, store)
+    resumed = {trial.id for chunk in chunks for trial in chunk}
+    chunks += cohorts([trial for trial in plan.missing() if trial.id not in resumed], cohort)
+    runner = _Run(
+        plan,
+        store,
+        chunks,
+        device=device,
+        save_weights=save_weights,
+        fail_fast=fail_fast,
+        deadline=deadline,
+        report=report,
+    )
     started = time.monotonic()
     try:
         runner.go(min(count, len(chunks)))
+        runner.summary.left = runner.summary.stopped + sum(map(len, runner.waiting))
     finally:
         runner.close()
         runner.summary.seconds = time.monotonic() - started
     return runner.summary
+
+
+def _resumable(plan: Plan, store: Store) -> list[list[Trial]]:
+    """The cohorts that have a checkpoint and are missing as a whole, in the order of the plan."""
+    missing = plan.missing()
+    position = {trial.id: i for i, trial in enumerate(missing)}
+    found: list[list[str]] = []
+    for ids in store.checkpoints():
+        if any(plan.states.get(trial_id) in {"finished", "diverged"} for trial_id in ids):
+            store.remove_checkpoint(ids)  # left behind by a runner that was killed while it saved the results
+        elif all(trial_id in position for trial_id in ids) and not any(set(ids) & set(other) for other in found):
+            found.append(ids)
+    found.sort(key=lambda ids: position[ids[0]])
+    return [[missing[position[trial_id]] for trial_id in ids] for ids in found]
 
 
 def resolve_device(device: str) -> str:
@@ -136,10 +169,11 @@ class _Run:
         device: str,
         save_weights: bool,
         fail_fast: bool,
+        deadline: float | None,
         report: Callable[[RunStatus], None],
     ) -> None:
         self.plan, self.store, self.waiting = plan, store, list(chunks)
-        self.device, self.fail_fast, self.report = device, fail_fast, report
+        self.device, self.fail_fast, self.deadline, self.report = device, fail_fast, deadline, report
         self.weights_folder = tempfile.mkdtemp(prefix=".weights-", dir=store.root) if save_weights else None
         self.workers: list[_Worker] = []
         self.messages: queue.Queue[tuple[_Worker, str]] = queue.Queue()
@@ -148,6 +182,7 @@ class _Run:
         self.diverged_before = plan.count("diverged")
         self.total_flops = sum(plan.flops[trial.id] for chunk in chunks for trial in chunk)
         self.done_flops, self.done_images = 0.0, 0
+        self.resumed_flops, self.resumed_images = 0.0, 0  # of those done, what earlier runs did
         self.environment = environment()  # now, before anyone edits the code while it runs
         self.began = time.monotonic()
 
@@ -159,6 +194,9 @@ class _Run:
             self._assign(worker)
         beat = time.monotonic()
         while any(worker.held for worker in self.workers):
+            if self._is_over(GRACE_SECONDS):
+                self.summary.stopped += sum(len(worker.held) for worker in self.workers)
+                break  # and `close` ends them
             with contextlib.suppress(queue.Empty):
                 worker, line = self.messages.get(timeout=TICK_SECONDS)
                 self._handle(worker, line)
@@ -191,6 +229,7 @@ class _Run:
         for worker in busy:
             share = worker.progress["done_images"] / worker.progress["total_images"]
             flops += share * sum(self.plan.flops[trial.id] for trial in worker.held)
+        speed = (flops - self.resumed_flops) / elapsed if elapsed else 0.0
         losses = [w.progress["loss"] for w in busy]
         accuracies = [w.progress["accuracy"] for w in busy if w.progress["accuracy"] is not None]
         summary = self.summary
@@ -202,8 +241,8 @@ class _Run:
             running=tuple(trial.id for worker in self.workers for trial in worker.held),
             loss=sum(losses) / len(losses) if losses else None,
             accuracy=sum(accuracies) / len(accuracies) if accuracies else None,
-            images_per_second=images / elapsed if elapsed else 0.0,
-            seconds_left=elapsed * (self.total_flops - flops) / flops if flops else None,
+            images_per_second=(images - self.resumed_images) / elapsed if elapsed else 0.0,
+            seconds_left=(self.total_flops - flops) / speed if speed > 0 else None,
         )
 
     def _start_worker(self) -> _Worker:
@@ -239,7 +278,15 @@ class _Run:
             worker.held, worker.progress = claimed, {}
             worker.started = datetime.now(UTC).isoformat(timespec="seconds")
             specs = [trial.spec.model_dump(mode="json") for trial in claimed]
-            request = json.dumps({"specs": specs, "weights": self.weights_folder})
+            checkpoint = str(self.store.checkpoint_folder([trial.id for trial in claimed]).absolute())
+            request = json.dumps(
+                {
+                    "specs": specs,
+                    "weights": self.weights_folder,
+                    "checkpoint": checkpoint,
+                    "deadline": self.deadline,
+                }
+            )
             assert worker.process.stdin is not None
             with contextlib.suppress(BrokenPipeError):  # a dead worker is heard of by its listener
                 worker.process.stdin.write(request + "\n")
@@ -247,20 +294,30 @@ class _Run:
             return
 
     def _next_chunks(self) -> Iterator[list[Trial]]:
-        while self.waiting:
+        while self.waiting and not self._is_over():
             yield self.waiting.pop(0)
+
+    def _is_over(self, grace_seconds: float = 0.0) -> bool:
+        return self.deadline is not None and time.time() > self.deadline + grace_seconds
 
     def _handle(self, worker: _Worker, line: str) -> None:
         if worker not in self.workers:
             return
         message: dict[str, Any] = json.loads(line) if line else {"failed": _death(worker), "dead": True}
         if "progress" in message:
+            if not worker.progress:
+                self._count_resumed(worker.held, message["progress"])
             worker.progress = message["progress"]
             return
         held, worker.held = worker.held, []
         if "outcomes" in message:
             for trial, outcome in zip(held, message["outcomes"], strict=True):
                 self._save(worker, trial, outcome, len(held))
+            self.store.remove_checkpoint([trial.id for trial in held])
+        elif "stopped" in message:
+            for trial in held:
+                self.store.release(trial.id)
+            self.summary.stopped += len(held)
         else:
             self._fail(held, message["failed"])
         if "dead" in message:
@@ -270,6 +327,11 @@ class _Run:
             worker = self._start_worker()
             self.workers.append(worker)
         self._assign(worker)
+
+    def _count_resumed(self, held: list[Trial], progress: dict[str, Any]) -> None:
+        share = progress["resumed_images"] / progress["total_images"]
+        self.resumed_images += progress["resumed_images"]
+        self.resumed_flops += share * sum(self.plan.flops[trial.id] for trial in held)
 
     def _save(self, worker: _Worker, trial: Trial, outcome: dict[str, Any], cohort_size: int) -> None:
         details = details_from_json(json.dumps(outcome["details"]))
@@ -310,6 +372,8 @@ class _Run:
             self.store.release(trial.id)
             self.summary.failures[trial.id] = reason
             self.done_flops += self.plan.flops[trial.id]
+        if held:
+            self.store.remove_checkpoint([trial.id for trial in held])
         if self.fail_fast and held:
             self.waiting.clear()
 

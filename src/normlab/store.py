@@ -4,6 +4,7 @@
     STORE/trials/TRIAL_ID/model.safetensors             when weights were asked for
     STORE/running/TRIAL_ID.json                         a claim; its age is the time since the last heartbeat
     STORE/failed/TRIAL_ID.json                          the reason of the last failure; removed by a success
+    STORE/checkpoints/COHORT/EPOCH/                     how far a cohort is (checkpoint.py); removed when it is done
 
 A result appears by one rename, complete or not at all. Stores merge by copying.
 """
@@ -15,7 +16,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -62,18 +63,11 @@ class Store:
             content["details.json"] = details_to_json(result.details).encode()
         digests = {name: sha256(data) for name, data in content.items()}
         content["result.json"] = result_to_json(result, digests).encode()
-        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
         try:
-            for name, data in content.items():
-                _write_durably(temporary / name, data)
-            _sync_folder(temporary)
-            os.replace(temporary, folder)
-            _sync_folder(folder.parent)
+            write_folder(folder, content)
         except OSError:
             if not (folder / "result.json").exists():  # otherwise another runner was quicker: the same numbers
                 raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)  # nothing is left where the rename did not happen
         (self.root / "failed" / f"{result.id}.json").unlink(missing_ok=True)
 
     def load(self, trial_id: str, *, details: bool = False) -> Result | None:
@@ -164,11 +158,46 @@ class Store:
     def release(self, trial_id: str) -> None:
         self._claim(trial_id).unlink(missing_ok=True)
 
+    # Checkpoints
+
+    def checkpoint_folder(self, ids: Sequence[str]) -> Path:
+        """Where the cohort of these trials, in this order, keeps its checkpoints."""
+        others = f"+{sha256(json.dumps(list(ids)).encode())[:12]}" if len(ids) > 1 else ""
+        return self.root / "checkpoints" / (ids[0] + others)
+
+    def checkpoints(self) -> list[list[str]]:
+        """The trials, in order, of each cohort that has a checkpoint whose progress can be read."""
+        found = []
+        for folder in sorted((self.root / "checkpoints").glob("*")):
+            for path in sorted(folder.glob("[0-9]*/progress.json"), reverse=True):
+                with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+                    ids = json.loads(path.read_bytes())["ids"]
+                    if self.checkpoint_folder(ids) == folder:
+                        found.append(ids)
+                        break
+        return found
+
+    def remove_checkpoint(self, ids: Sequence[str]) -> None:
+        shutil.rmtree(self.checkpoint_folder(ids), ignore_errors=True)
+
     def _folder(self, trial_id: str) -> Path:
         return self.root / "trials" / trial_id
 
     def _claim(self, trial_id: str) -> Path:
         return self.root / "running" / f"{trial_id}.json"
+
+
+def write_folder(folder: Path, content: Mapping[str, bytes]) -> None:
+    """Writes the files of a new folder, which appears by one rename, complete or not at all, and outlives a crash."""
+    temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+    try:
+        for name, data in content.items():
+            _write_durably(temporary / name, data)
+        _sync_folder(temporary)
+        os.replace(temporary, folder)
+        _sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # nothing is left where the rename did not happen
 
 
 def _write_durably(path: Path, content: bytes) -> None:

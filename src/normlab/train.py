@@ -9,12 +9,15 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from normlab.batches import Images, as_images, examples_per_epoch, training_batches
+from normlab.checkpoint import TrainingState, load, save
 from normlab.datasets.split import Split
 from normlab.evaluate import Evaluation, confident_mistakes, evaluate, evaluate_other_statistics
 from normlab.network import Network, build_network
@@ -24,7 +27,7 @@ from normlab.probes import dead_channels, gradient_spread
 from normlab.randomness import torch_generator
 from normlab.result import Details
 from normlab.schedules import learning_rates
-from normlab.trial import TrialSpec
+from normlab.trial import TrialSpec, trial_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,7 @@ class Progress:
 
     done_images: int
     total_images: int
+    resumed_images: int  # of those done, what an earlier process did
     loss: float
     accuracy: float | None  # of the last test evaluation
 
@@ -43,9 +47,14 @@ class Outcome:
 
     metrics: dict[str, float] = field(default_factory=dict)
     images: int = 0  # trained, all epochs together
+    seconds: float = 0.0  # of training, of the whole cohort
     diverged_epoch: int | None = None
     details: Details | None = None
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: the time was over
+    """Training stopped between two epochs because of its deadline; its checkpoint, if any, holds what was done."""
 
 
 CURVES = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "learning_rate")
@@ -58,27 +67,36 @@ def train(
     *,
     device: torch.device,
     report: Callable[[Progress], None] = lambda progress: None,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 60.0,
+    deadline: float | None = None,
 ) -> list[Outcome]:
     """Trains the trials of one cohort and returns their outcomes in the same order.
 
     A trial whose loss is not finite at the end of an epoch has diverged: its curves stop there, its metrics stay
     empty, and its neighbours go on as if it had not.
+
+    With a folder for a `checkpoint`, training goes on where one of exactly these trials left off, and saves one at the
+    end of an epoch if the last is `checkpoint_seconds` old. Raises Stopped, after a save, where another epoch might
+    end after the `deadline`, in seconds since 1970.
     """
-    spec = specs[0]
+    began, spec = time.monotonic(), specs[0]
     train_set, test_set = _place(split, spec, device)
     steps_per_epoch = math.ceil(examples_per_epoch(spec, len(train_set)) / spec.batch_size)
     network = make_network(specs, train_set, steps_per_epoch * spec.epochs)
     training_step = Step(specs, network, device)
     autocast = training_step.autocast
     rates_TS = np.stack([learning_rates(s, steps_per_epoch) for s in specs])
-    outcomes = [Outcome() for _ in specs]
-    curves: list[dict[str, list[float | None]]] = [{name: [] for name in CURVES} for _ in specs]
     total_images = examples_per_epoch(spec, len(train_set)) * spec.epochs * len(specs)
-    images, last_report, accuracy = 0, 0.0, None
-    measured = {"gradient_spread_initial": gradient_spread(network, train_set)}
+    ids = [trial_id(s) for s in specs]
+    resumed = load(checkpoint, ids, network, training_step.optimizer) if checkpoint else None
+    state = resumed or _initial_state(ids, network, train_set)
+    glance = partial(Progress, total_images=total_images, resumed_images=state.images)
+    began -= state.seconds
+    last_report, last_save, longest_epoch, evaluation = 0.0, time.monotonic(), 0.0, None
 
-    step = 0
-    for epoch in range(1, spec.epochs + 1):
+    for epoch in range(state.epoch + 1, spec.epochs + 1):
+        epoch_began = time.monotonic()
         network.train()
         for dropout in network.dropouts():
             dropout.generators = [torch_generator(s.seed, "dropout", epoch, device=device) for s in specs]
@@ -86,44 +104,57 @@ def train(
         correct_T = torch.zeros(len(specs), dtype=torch.int64, device=device)
         seen = 0
         for x, labels_BT in training_batches(train_set, specs, epoch):
-            loss_T, hits_T = training_step(x, labels_BT, rates_TS[:, step].tolist())
+            loss_T, hits_T = training_step(x, labels_BT, rates_TS[:, state.steps].tolist())
             losses_T += loss_T * len(x)
             correct_T += hits_T
-            step += 1
             seen += len(x)
-            images += len(x) * len(specs)
+            state.steps += 1
+            state.images += len(x) * len(specs)
             if time.monotonic() - last_report > PROGRESS_SECONDS:
                 last_report = time.monotonic()
                 loss = float(losses_T.mean()) / seen
-                report(Progress(done_images=images, total_images=total_images, loss=loss, accuracy=accuracy))
+                report(glance(done_images=state.images, loss=loss, accuracy=state.accuracy))
 
         evaluation = None
         if epoch % spec.evaluate_every == 0 or epoch == spec.epochs:
             network.eval()
             evaluation = evaluate(network, test_set, autocast=autocast)
-            accuracy = float(evaluation.accuracy.mean())
-        for trial, outcome in enumerate(outcomes):
-            if outcome.diverged_epoch is not None:
+            state.accuracy = float(evaluation.accuracy.mean())
+        for trial in range(len(specs)):
+            if state.diverged_epochs[trial] is not None:
                 continue
             loss = float(losses_T[trial]) / seen
             if not math.isfinite(loss) or not _all_finite(network, trial):
-                outcome.diverged_epoch = epoch
+                state.diverged_epochs[trial] = epoch
                 continue
-            row = (epoch, loss, int(correct_T[trial]) / seen, *_at(evaluation, trial), rates_TS[trial, step - 1])
+            rate = rates_TS[trial, state.steps - 1]
+            row = (epoch, loss, int(correct_T[trial]) / seen, *_at(evaluation, trial), rate)
             for name, value in zip(CURVES, row, strict=True):
-                curves[trial][name].append(_finite(value))
-        if all(outcome.diverged_epoch is not None for outcome in outcomes):
+                state.curves[trial][name].append(_finite(value))
+        if epoch == spec.epochs or None not in state.diverged_epochs:
             break
 
+        now = time.monotonic()
+        state.epoch, state.seconds = epoch, now - began
+        longest_epoch = max(longest_epoch, now - epoch_began)
+        stop = deadline is not None and time.time() + longest_epoch > deadline
+        if checkpoint and (stop or now - last_save >= checkpoint_seconds):
+            save(checkpoint, network, training_step.optimizer, state)
+            last_save = time.monotonic()
+        if stop:
+            raise Stopped
+
     others = evaluate_other_statistics(network, train_set, test_set, batch_size=spec.batch_size, autocast=autocast)
-    measured |= {f"test_accuracy_{name}": other.accuracy.tolist() for name, other in others.items()}
-    measured |= {"dead_channels": dead_channels(network, test_set)}
-    measured |= {"gradient_spread": gradient_spread(network, train_set)}
-    for trial, outcome in enumerate(outcomes):
-        outcome.images = images // len(specs)
+    measured = state.measured | {f"test_accuracy_{name}": other.accuracy.tolist() for name, other in others.items()}
+    measured |= {"dead_channels": _finite_all(dead_channels(network, test_set))}
+    measured |= {"gradient_spread": _finite_all(gradient_spread(network, train_set))}
+    outcomes, seconds = [], time.monotonic() - began
+    for trial, (curves, diverged_epoch) in enumerate(zip(state.curves, state.diverged_epochs, strict=True)):
+        outcome = Outcome(images=state.images // len(specs), seconds=seconds, diverged_epoch=diverged_epoch)
         finals = {name: values[trial] for name, values in measured.items()}
-        _finish(outcome, trial, curves[trial], evaluation, finals, test_set, split.classes)
+        _finish(outcome, trial, curves, evaluation, finals, test_set, split.classes)
         outcome.weights = weights_of(network, trial)
+        outcomes.append(outcome)
     return outcomes
 
 
@@ -191,6 +222,15 @@ def _place(split: Split, spec: TrialSpec, device: torch.device) -> tuple[Images,
     return train_set, test_set
 
 
+def _initial_state(ids: list[str], network: Network, train_set: Images) -> TrainingState:
+    return TrainingState(
+        ids=ids,
+        diverged_epochs=[None for _ in ids],
+        curves=[{name: [] for name in CURVES} for _ in ids],
+        measured={"gradient_spread_initial": _finite_all(gradient_spread(network, train_set))},
+    )
+
+
 def _all_finite(network: Network, trial: int) -> bool:
     """Whether weights and statistics of a trial are: the last update of an epoch may have ruined them."""
     return all(bool(value.isfinite().all()) for value in weights_of(network, trial).values())
@@ -207,12 +247,16 @@ def _finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
+def _finite_all(values: Sequence[float]) -> list[float | None]:
+    return [_finite(value) for value in values]
+
+
 def _finish(
     outcome: Outcome,
     trial: int,
     curves: dict[str, list[float | None]],
     evaluation: Evaluation | None,
-    measured: dict[str, float],
+    measured: dict[str, float | None],
     test_set: Images,
     classes: tuple[str, ...],
 ) -> None:

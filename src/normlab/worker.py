@@ -1,8 +1,9 @@
 """A worker process: trains the cohorts it is sent, one at a time, and sends back what was measured.
 
-It speaks JSON lines, on standard input `{"specs": [...], "weights": folder or null}`, on standard output
-`{"progress": ...}`, then `{"outcomes": [...]}` or `{"failed": reason}`. It reads data sets from the cache and writes no
-results; with `weights` it leaves each trial's weights in that folder for the runner. Started by `runner.py`.
+It speaks JSON lines, on standard input `{"specs": [...], "weights": folder or null, "checkpoint": folder or null,
+"deadline": seconds since the epoch or null}`, on standard output `{"progress": ...}`, then `{"outcomes": [...]}`,
+`{"stopped": true}` at the deadline, or `{"failed": reason}`. It reads data sets from the cache and writes no results;
+with `weights` it leaves each trial's weights in that folder for the runner. Started by `runner.py`.
 """
 
 import ctypes
@@ -11,7 +12,6 @@ import json
 import os
 import platform
 import sys
-import time
 import traceback
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +21,7 @@ import torch
 
 from normlab import datasets
 from normlab.datasets.split import Split, split_images
-from normlab.train import Progress, train
+from normlab.train import Progress, Stopped, train
 from normlab.trial import TrialSpec
 
 
@@ -32,6 +32,8 @@ def main(device: str, threads: int) -> None:
         request = json.loads(line)
         try:
             _send(channel, {"outcomes": _train(request, torch.device(device), channel)})
+        except Stopped:
+            _send(channel, {"stopped": True})
         except Exception as error:  # whatever it is, it belongs to these trials alone
             traceback.print_exc()
             _send(channel, {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"})
@@ -51,16 +53,21 @@ def prepare_process(threads: int) -> None:
 
 def _train(request: dict[str, Any], device: torch.device, channel: TextIO) -> list[dict[str, Any]]:
     specs = [TrialSpec.model_validate_json(json.dumps(spec)) for spec in request["specs"]]
-    started = time.perf_counter()
 
     def report(progress: Progress) -> None:
         _send(channel, {"progress": asdict(progress)})
 
-    outcomes = train(specs, load_split(specs[0]), device=device, report=report)
-    seconds = time.perf_counter() - started
+    outcomes = train(
+        specs,
+        load_split(specs[0]),
+        device=device,
+        report=report,
+        checkpoint=Path(request["checkpoint"]) if request["checkpoint"] else None,
+        deadline=request["deadline"],
+    )
     replies = []
     for position, outcome in enumerate(outcomes):
-        reply = asdict(outcome) | {"seconds": seconds}
+        reply = asdict(outcome)
         weights = reply.pop("weights")
         if request["weights"]:
             reply["weights_file"] = _save_weights(Path(request["weights"]) / f"{os.getpid()}-{position}", weights)

@@ -39,7 +39,7 @@ def decode_image(content: bytes, image_size: int | None) -> np.ndarray:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}")
             if image_size is None and image.width != image.height:
-                raise ValueError(f"{image.width}×{image.height} is not square; write image_size: 32 (or --image-size 32), or another size")
+                raise ValueError(f"{image.width}×{image.height} is not square; write image_size: 32 or --image-size 32")
             if image_size is not None and isinstance(image, ImageFile.ImageFile):
                 image.draft("RGB", (image_size, image_size))  # decodes no more than is needed
             if image.getexif().get(0x0112, 1) != 1:
@@ -88,7 +88,8 @@ def decode_share(job: dict[str, object], start: int, stop: int) -> list[tuple[in
                 pixels = decode_image(files.read(paths[row]), size if job["resize"] else None)
                 if pixels.shape != images.shape[1:]:
                     raise ValueError(
-                        f"{pixels.shape[1]}×{pixels.shape[0]}, but others are {size}×{size}; write image_size: {size} (or --image-size {size})"
+                        f"{pixels.shape[1]}×{pixels.shape[0]}, but others are {size}×{size}; write image_size: {size} "
+                        f"or --image-size {size}"
                     )
                 images[row] = pixels
             except (ValueError, OSError) as error:

@@ -1,0 +1,104 @@
+"""What the verbs that train have in common: their options, the live line, the summary and the exit code."""
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from normlab.errors import UsageError
+
+if TYPE_CHECKING:
+    from normlab.plan import Plan
+    from normlab.runner import RunStatus
+    from normlab.store import Store
+    from normlab.study import Study
+
+INTERRUPTED, TERMINATED = 130, 143
+
+
+def run_options(command: Any) -> Any:
+    """Options of a verb that trains; they arrive as keywords for `train_missing`."""
+    for decorate in (
+        click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+        click.option("--fail-fast", is_flag=True, help="Start no further trial once one has failed."),
+        click.option("--save-weights", is_flag=True, help="Keep model.safetensors beside each result."),
+        click.option("--hours", type=click.FloatRange(0, min_open=True), help="Stop in order after this time."),
+        click.option("--cohort", default=1, show_default=True, type=click.IntRange(1, 1024),
+                     help="Trials trained together."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
+        click.option("-j", "--workers", type=click.IntRange(1, 1024),
+                     help="Worker processes. [one a core; on a GPU one]"),
+    ):  # fmt: skip
+        command = decorate(command)
+    return command
+
+
+def open_store(path: str | None, *, existing: bool = False) -> "Store":
+    """The store of `--store`, or the default one. With `existing`, one that was named has to be there."""
+    from normlab.store import Store
+
+    if path is None:
+        return Store.default()
+    if not path.strip():
+        raise UsageError("--store: nothing was given; write a folder, such as --store normlab-store")
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--store {path}: it is a file; write a folder")
+    if existing and not folder.is_dir():
+        raise UsageError(f"--store {path}: there is no such folder; `normlab run … --store {path}` would make it")
+    return Store(folder)
+
+
+def train_missing(headline: str, study: "Study | Plan", store: "Store", *, as_json: bool, **options: Any) -> int:
+    """Trains what is missing, with a live line on standard error, and returns the exit code.
+
+    The headline comes with the first sign of life, so that an error stands alone.
+    """
+    from normlab.progress import show_progress
+    from normlab.runner import run
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # leaves in order, as Ctrl-C does
+    try:
+        with show_progress() as show:
+            summary = run(study, store=store, report=_after(headline, show), **options)
+    except KeyboardInterrupt:
+        click.echo("interrupted; finished trials are stored, and the same command goes on from here", err=True)
+        return INTERRUPTED
+    if as_json:
+        click.echo(json.dumps(vars(summary)))
+    else:
+        _print_summary(summary)
+    return 1 if summary.failures else 0
+
+
+def _after(headline: str, show: "Callable[[RunStatus], None]") -> "Callable[[RunStatus], None]":
+    """Shows a status, and the headline before the first."""
+    said = False
+
+    def report(status: "RunStatus") -> None:
+        nonlocal said
+        if not said:
+            said = True
+            click.echo(headline, err=True)
+        show(status)
+
+    return report
+
+
+def _print_summary(summary: Any) -> None:
+    text = f"trained {summary.trained} trial{'s' * (summary.trained != 1)} in {summary.seconds:.1f} s"
+    if summary.diverged:
+        text += f", of which {summary.diverged} diverged"
+    if summary.already_finished:
+        text += f"; {summary.already_finished} were finished before"
+    if summary.elsewhere:
+        text += f"; {summary.elsewhere} are with another runner"
+    if summary.left:
+        text += f"; time is up with {summary.left} left, the same command goes on from here"
+    click.echo(text, err=True)
+    for trial_id, reason in summary.failures.items():
+        click.echo(f"failed {trial_id}: {reason}", err=True)

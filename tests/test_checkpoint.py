@@ -1,0 +1,254 @@
+"""Checkpoints: training that was stopped goes on where it was, to the bit, and a run keeps to its time."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from normlab.plan import make_plan
+from normlab.runner import RunSummary, run
+from normlab.store import Store
+from normlab.study import Study
+from normlab.train import Outcome, Progress, Stopped, train
+from normlab.trial import TrialSpec, trial_id
+from tests.test_train import CPU, make_split, spec
+
+
+def undisturbed(specs: list[TrialSpec], folder: Path) -> list[Outcome]:
+    """Trained in one go; a checkpoint of every epoch but the last is written on the way."""
+    return train(specs, make_split(), device=CPU, checkpoint=folder, checkpoint_seconds=0)
+
+
+def interrupted(specs: list[TrialSpec], folder: Path) -> tuple[list[Outcome], int]:
+    """Stopped after every epoch, each time gone on with a new network; also how often it was stopped."""
+    for stops in range(100):
+        try:
+            return train(specs, make_split(), device=CPU, checkpoint=folder, deadline=0.0), stops
+        except Stopped:
+            pass
+    raise AssertionError("training made no progress")
+
+
+def resumed(specs: list[TrialSpec], folder: Path) -> tuple[list[Outcome], int]:
+    """Trained to the end from what the folder holds; also the images that need not be trained again."""
+    glances: list[Progress] = []
+    outcomes = train(specs, make_split(), device=CPU, report=glances.append, checkpoint=folder)
+    return outcomes, glances[0].resumed_images
+
+
+def bits(outcome: Outcome) -> dict[str, Any]:
+    """All of an outcome but the time it took, weights as bytes, in which NaN equals itself."""
+    weights = {name: (tensor.dtype, tensor.numpy().tobytes()) for name, tensor in outcome.weights.items()}
+    return vars(outcome) | {"weights": weights, "seconds": None}
+
+
+@pytest.mark.parametrize("optimizer", ["adam_keras", "sgd"])
+@pytest.mark.parametrize("norm", ["batch", "renorm", "none"])
+@pytest.mark.parametrize("trials", [1, 3])
+def test_training_stopped_at_every_epoch_ends_as_if_undisturbed_to_the_bit(
+    trials: int, norm: str, optimizer: str, tmp_path: Path
+) -> None:
+    explosive = {"learning_rate": 100.0, "schedule": "step", "step_at": (1.0,), "step_factors": (1e5,)}
+    free = [{"schedule": "cosine"}, explosive, {"learning_rate": 1e-2}][:trials]
+    shared = {"norm": norm, "optimizer": optimizer, "augment": "on_the_fly", "epochs": 4, "evaluate_every": 2}
+    network = "4K-1C2B-6D-6D-6D-6D-Dropout0.5-3D"  # deep enough to overflow
+    specs = [spec(**shared, **settings, network=network, seed=seed) for seed, settings in enumerate(free)]
+    expected = undisturbed(specs, tmp_path / "a")
+    outcomes, stops = interrupted(specs, tmp_path / "b")
+    assert stops == 3
+    assert [outcome.diverged_epoch is not None for outcome in expected] == [False, True, False][:trials]
+    assert [bits(outcome) for outcome in outcomes] == [bits(outcome) for outcome in expected]
+    assert "gradient_spread_initial" in outcomes[0].metrics
+    tensors = [(tmp_path / folder / "000003" / "state.safetensors").read_bytes() for folder in "ab"]
+    assert tensors[0] == tensors[1]  # the moments of the optimizer too
+
+
+@pytest.mark.parametrize("damaged", ["state.safetensors", "progress.json"])
+@pytest.mark.parametrize("damage", ["truncated", "altered", "absent"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(damaged: str, damage: str, tmp_path: Path) -> None:
+    specs = [spec(epochs=4)]
+    expected = undisturbed(specs, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000002", "000003"]
+    for number, epochs_left in (("000003", 2), ("000002", 0)):
+        path = tmp_path / number / damaged
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2] if damage == "truncated" else content[:-9] + b"?" + content[-8:])
+        if damage == "absent":
+            path.unlink()
+        outcomes, resumed_images = resumed(specs, tmp_path)
+        assert resumed_images == epochs_left * 50
+        assert bits(outcomes[0]) == bits(expected[0])
+
+
+def test_a_checkpoint_written_after_a_damaged_one_replaces_it(tmp_path: Path) -> None:
+    specs = [spec(epochs=5)]
+    undisturbed(specs, tmp_path)
+    (tmp_path / "000004" / "progress.json").write_text("{")
+    (tmp_path / ".new-left-by-a-crash").mkdir()
+    with pytest.raises(Stopped):
+        train([spec(epochs=6)], make_split(), device=CPU, checkpoint=tmp_path, deadline=0.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["000001"]  # of other specs, from the start
+
+
+def test_a_checkpoint_of_other_specs_is_passed_over(tmp_path: Path) -> None:
+    undisturbed([spec(epochs=3)], tmp_path / "a")
+    undisturbed([spec(epochs=3), spec(epochs=3, seed=1)], tmp_path / "b")
+    other = [spec(epochs=3, seed=1), spec(epochs=3)]
+    assert resumed(other[:1], tmp_path / "a")[1] == 0
+    assert resumed(other, tmp_path / "b")[1] == 0
+    assert resumed(other[::-1], tmp_path / "b")[1] == 2 * 2 * 50
+
+
+def test_a_checkpoint_that_does_not_fit_the_network_is_passed_over(tmp_path: Path) -> None:
+    """As after a change of the code that left the spec's words alone."""
+    undisturbed([spec(epochs=3)], tmp_path)
+    larger = spec(epochs=3, network="4K-2C2B-7D-Dropout0.5-3D")
+    for path in tmp_path.glob("*/progress.json"):
+        path.write_text(path.read_text().replace(trial_id(spec(epochs=3)), trial_id(larger)))
+    expected = undisturbed([larger], tmp_path / "other")
+    assert bits(train([larger], make_split(), device=CPU, checkpoint=tmp_path)[0]) == bits(expected[0])
+
+
+def test_checkpoints_are_saved_no_more_often_than_asked_for(tmp_path: Path) -> None:
+    train([spec(epochs=3)], make_split(), device=CPU, checkpoint=tmp_path / "c", checkpoint_seconds=1000)
+    assert not (tmp_path / "c").exists()
+
+
+# Whole runs, on the digits
+
+STUDY = """\
+question: Does it matter?
+base:
+  data: digits
+  split: fraction
+  train_images: 200
+  network: 4K-1C2B-10D
+  norm: batch
+  epochs: 60
+seeds: 2
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY)
+    return Study.load(path)
+
+
+def numbers(study: Study, store: Store) -> list[Any]:
+    results = [store.load(trial.id, details=True) for trial in make_plan(study, store).trials]
+    return [(result.metrics, result.details) for result in results if result]
+
+
+def assert_in_order(store: Store) -> None:
+    """Nothing is claimed, nothing half written."""
+    assert list((store.root / "running").iterdir()) == []
+    assert [path for path in (store.root / "trials").iterdir() if path.name.startswith(".")] == []
+
+
+def counts(summary: RunSummary) -> tuple[int, int, int, int]:
+    return summary.trained, summary.already_finished, summary.stopped, len(summary.failures)
+
+
+def run_until_stopped(study: Study, store: Store, **settings: Any) -> RunSummary:
+    """A run with a time limit that met its training; a limit too short for a busy machine's set-up does no harm."""
+    for seconds in (1, 2, 4, 8, 16):
+        summary = run(study, store=store, workers=1, device="cpu", hours=seconds / 3600, **settings)
+        if summary.stopped:
+            break
+    return summary
+
+
+def test_a_run_stops_at_its_time_limit_and_the_next_ends_with_the_numbers_of_an_undisturbed_one(
+    study: Study, tmp_path: Path
+) -> None:
+    whole, parts = Store(tmp_path / "whole"), Store(tmp_path / "parts")
+    assert counts(run(study, store=whole, workers=1, device="cpu", cohort=2)) == (2, 0, 0, 0)
+    assert whole.checkpoints() == []
+
+    assert counts(run_until_stopped(study, parts, cohort=2)) == (0, 0, 2, 0)
+    assert_in_order(parts)
+    plan = make_plan(study, parts)
+    assert plan.missing() == plan.trials
+    assert parts.checkpoints() == [[trial.id for trial in plan.trials]]
+
+    second = run(study, store=parts, workers=1, device="cpu", cohort=1)  # its cohort is that of the checkpoint
+    assert counts(second) == (2, 0, 0, 0)
+    assert numbers(study, parts) == numbers(study, whole)
+    assert parts.checkpoints() == []
+    assert_in_order(parts)
+
+
+def test_no_trial_begins_after_the_time_limit(study: Study, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    assert counts(run(study, store=store, workers=1, device="cpu", hours=0)) == (0, 0, 0, 0)
+    assert len(make_plan(study, store).missing()) == 2
+
+
+def test_a_worker_that_does_not_stop_in_time_is_ended_and_its_trials_stay_missing(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("normlab.runner.GRACE_SECONDS", 0.0)
+    study = Study.load(study.path, overrides=["train_images=1400", "network=64K-4C2B-10D"])  # an epoch takes seconds
+    store = Store(tmp_path / "store")
+    assert counts(run_until_stopped(study, store)) == (0, 0, 1, 0)
+    assert_in_order(store)
+    assert len(make_plan(study, store).missing()) == 2
+
+
+def test_training_that_is_killed_goes_on_from_its_last_checkpoint(study: Study, tmp_path: Path) -> None:
+    study = Study.load(study.path, overrides=["seeds=1"])
+    whole, killed = Store(tmp_path / "whole"), Store(tmp_path / "killed")
+    run(study, store=whole, workers=1, device="cpu")
+    first = make_plan(study, killed).trials[0]
+    script = (
+        "import sys, pathlib, torch; from normlab.train import train; from normlab.worker import *\n"
+        "prepare_process(1); spec = TrialSpec.model_validate_json(sys.argv[1])\n"
+        "train([spec], load_split(spec), device=torch.device('cpu'), checkpoint=pathlib.Path(sys.argv[2]),\n"
+        "      checkpoint_seconds=0)"
+    )
+    folder = killed.checkpoint_folder([first.id])
+    arguments = [sys.executable, "-c", script, first.spec.model_dump_json(), str(folder)]
+    with subprocess.Popen(arguments) as process:
+        while process.poll() is None and not list(folder.glob("00001?")):
+            pass
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert killed.checkpoints() == [[first.id]]
+    assert counts(run(study, store=killed, workers=1, device="cpu")) == (1, 0, 0, 0)
+    assert numbers(study, killed) == numbers(study, whole)
+    assert killed.checkpoints() == []
+
+
+def test_a_cohort_that_fails_loses_its_checkpoint(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    folder = store.checkpoint_folder([make_plan(study, store).trials[0].id]) / "000001"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("NORMLAB_HOME", str(tmp_path / "a file"))
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setattr("normlab.runner.datasets.load", lambda *_, **__: None)
+    assert len(run(study, store=store, workers=1, device="cpu", fail_fast=True).failures) == 1
+    assert not folder.exists()
+
+
+def test_a_checkpoint_is_found_by_the_trials_of_its_cohort_in_their_order(study: Study, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    ids = [trial.id for trial in make_plan(study, store).trials]
+    assert store.checkpoint_folder(ids[:1]).name == ids[0]
+    assert store.checkpoint_folder(ids).name.startswith(f"{ids[0]}+")
+    assert store.checkpoint_folder(ids) != store.checkpoint_folder(ids[::-1])
+    for epoch, content in enumerate(("[", '{"ids": 3}', '{"ids": []}', '{"ids": ["other"]}', "\x00"), start=1):
+        path = store.checkpoint_folder(ids) / f"{epoch:06d}" / "progress.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(content)
+    assert store.checkpoints() == []
+    path.write_text(json.dumps({"ids": ids}))
+    assert store.checkpoints() == [ids]
