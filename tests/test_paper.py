@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 
 from normlab.grid import contrasts
-from normlab.paper import Claim, Paper, Part, Tables, Verdict, compare_numbers, judge, scales_of, three_evaluations
+from normlab.paper import (
+    Claim,
+    Paper,
+    Part,
+    Tables,
+    Verdict,
+    compare_numbers,
+    judge,
+    scales_of,
+    seeds_words,
+    three_evaluations,
+)
 from normlab.paper_report import scale_differences, small_batch_words, write_paper_report
 from normlab.result import Result
 from normlab.store import Store
@@ -100,6 +111,18 @@ def test_what_does_not_differ_is_not_resolved_and_never_called_equal(tmp_path: P
     found, reason = verdict(OneTable(tmp_path, same))
     assert found == "not resolved"
     assert "equal" not in reason
+
+
+def test_what_is_not_resolved_needs_more_seeds_than_it_had(tmp_path: Path) -> None:
+    nearly = {key: around(0.8 + (key == ("batch", 4)) * 0.0021) for key in EVERY}
+    (finding,) = judge(
+        "C", Claim(says="x", parts=(Part(study="e", contrast={"norm": ("batch", "none")}, at={"batch_size": ("4",)}),)),
+        OneTable(tmp_path, nearly),
+    ).findings  # fmt: skip
+    assert finding.outcome == "not resolved"
+    assert finding.seeds is not None
+    assert finding.seeds > 5
+    assert [seeds_words(n) for n in (7, 27, 4_734)] == ["about 7", "about 30", "more than 1,000"]
 
 
 def test_equivalence_needs_an_interval_within_the_margin(tmp_path: Path) -> None:

@@ -197,10 +197,17 @@ def _reason(verdict: Verdict, findings: Sequence[Finding], study: Study) -> str:
     needs = [finding.seeds for finding in findings if finding.outcome == "not resolved"]
     if verdict == "not resolved" and needs:
         known = [seeds for seeds in needs if seeds is not None]
-        text += f"; needs about {max(known):,} seeds" if known and len(known) == len(needs) else ""
+        text += f"; needs {seeds_words(max(known))} seeds" if known and len(known) == len(needs) else ""
         if len(known) < len(needs):
             text += "; these runs give no estimate of the seeds it needs"
     return text
+
+
+def seeds_words(seeds: int) -> str:
+    """An estimate of seeds with no more digits than it deserves."""
+    if seeds >= 1_000:
+        return "more than 1,000"
+    return f"about {seeds if seeds < 20 else round(seeds, -1)}"
 
 
 def _findings(part: Part, tables: Tables) -> list[Finding]:
@@ -233,6 +240,8 @@ def _finding(part: Part, record: ContrastRecord, p: float | None, corrected: flo
             seeds = seeds_for_equivalence(difference, part.margin, alpha=alpha)
         else:
             seeds = seeds_needed(difference, alpha=alpha)
+        more = 1 + max(difference.n_first, difference.n_second)  # these did not settle it, whatever the estimate says
+        seeds = None if seeds is None else max(seeds, more)
     return Finding(
         study=part.study,
         contrast=record.contrast.label,

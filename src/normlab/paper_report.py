@@ -24,6 +24,7 @@ from normlab.paper import (
     Tables,
     compare_numbers,
     judge,
+    seeds_words,
 )
 from normlab.paper import three_evaluations as evaluation_rows
 from normlab.report import (
@@ -152,7 +153,7 @@ def _evidence_row(claim: str, finding: Finding) -> dict[str, Any]:
         "Holm's p": _p_words(finding.corrected),
         "claimed": finding.expects,
         "outcome": finding.outcome,
-        "seeds it needs": None if finding.seeds is None else f"about {finding.seeds:,}",
+        "seeds it needs": None if finding.seeds is None else seeds_words(finding.seeds),
     }
 
 
