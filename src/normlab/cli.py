@@ -263,6 +263,36 @@ def settings(as_json: bool) -> None:
 
 
 @commands.command()
+@click.argument("trial")
+@click.option("--store", "store_path", metavar="FOLDER", help="Where results are kept. [normlab-store]")
+@click.option("--to", "folder", metavar="FOLDER", help="Where the pictures go. [STORE/reports/inspect/TRIAL]")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON; write no files.")
+def inspect(trial: str, store_path: str | None, folder: str | None, as_json: bool) -> None:
+    """Look into a finished trial: confusion, accuracy by class, surest mistakes. TRIAL is its id or a part of it."""
+    from dataclasses import asdict
+
+    from normlab.inspection import class_rows, class_words, load_trial, macro_accuracy, write_inspection
+
+    store = open_store(store_path, existing=True)
+    result, details = load_trial(store, trial)
+    if as_json:
+        tree = {"id": result.id, "metrics": dict(result.metrics), "macro_accuracy": macro_accuracy(details),
+                "by_class": class_rows(details), **asdict(details)}  # fmt: skip
+        click.echo(json.dumps(tree))
+        return
+    click.echo(result.id)
+    print_table(class_words(details))
+    click.echo(f"mean over classes {100 * macro_accuracy(details):.2f} %; test images of this trial's own split")
+    written, why = write_inspection(
+        result, details, Path(folder) if folder else store.root / "reports" / "inspect" / result.id
+    )
+    click.echo(f"pictures: {written[0].parent}" + (f" (without mistakes: {why})" if why else ""))
+
+
+LAYER_SETTINGS = ("norm", "norm_position", "norm_dense", "activation", "conv_bias", "image_size")
+
+
+@commands.command()
 @click.argument("notation")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--to", "picture", metavar="FILE", help="Also draw it, as .svg, .pdf or .png.")
@@ -276,6 +306,9 @@ def show(notation: str, overrides: tuple[str, ...], picture: str | None, in_chan
 
     _require_picture(picture)
     given = read_overrides(overrides)
+    for key in given:
+        if key not in LAYER_SETTINGS:
+            raise UsageError(f"{unknown('setting of layers', key, LAYER_SETTINGS)}")
     spec_settings = {"data": "-", "epochs": 1, "image_size": 32, **given, "network": notation}
     spec = make_spec(spec_settings, lambda key: "override: " if key in given else "")
     rows = network_rows(spec, in_channels)
