@@ -459,9 +459,12 @@ def _draw_series(axes: Axes, data: FactorFigure, series: Series, i: int, centre:
         if p.low is not None and p.high is not None:
             ends = [100 * p.low, 100 * p.high]
             axes.plot([place, place], ends, color=COLOURS[i], linewidth=1.3, marker="_", markersize=5, transform=means)
-        for values, style in ((p.scores, _seed_style(i)), (p.diverged, _cross_style(i))):
-            for j, value in enumerate(values):
-                axes.plot([place], [100 * value], transform=seeds[j % 3], **style)
+    for style, runs in ((_seed_style(i), [p.scores for p in series.points]),
+                        (_cross_style(i), [p.diverged for p in series.points])):  # fmt: skip
+        for j in range(3):  # each third run in a column of its own, one artist for all of them
+            dots = [(place, 100 * score) for place, scores in zip(x, runs, strict=True) for score in scores[j::3]]
+            if dots:
+                axes.plot(*zip(*dots, strict=True), transform=seeds[j], **style)
     axes.plot(x, y, color=COLOURS[i], transform=means, zorder=4, **_mean_style(i))
 
 
