@@ -232,7 +232,7 @@ def test_an_empty_study_has_a_report_that_says_what_is_missing(tmp_path: Path) -
 def test_exploratory_comparisons_are_called_so(tmp_path: Path) -> None:
     table = make_table(tmp_path, STUDY.partition("contrasts:")[0])
     assert "All comparisons are exploratory" in caveat(table)
-    assert "not corrected for the 4 comparisons" in caveat(table)
+    assert "corrected after Holm for the 4 comparisons" in caveat(table)
     assert "exploratory" not in caveat(make_table(tmp_path))
 
 

@@ -14,7 +14,7 @@ import pytest
 from normlab.errors import UsageError
 from normlab.grid import arms, trials
 from normlab.result import Details, Result
-from normlab.stats import mean_interval, welch_difference
+from normlab.stats import holm, mean_interval, welch_difference
 from normlab.store import Store
 from normlab.study import Study, parse_study
 from normlab.table import (
@@ -147,6 +147,22 @@ def test_contrasts_are_welch_differences_with_the_measured_correlation(store: St
     assert (rows[1]["verdict"], rows[1]["diverged_second"]) == ("higher", 3)
     assert rows[1]["divergence_p"] == pytest.approx(0.1)
     assert rows[0]["divergence_p"] is None
+    assert [row["p_holm"] for row in rows] == holm([row["p"] for row in rows])
+
+
+def test_a_verdict_goes_by_the_p_value_corrected_for_all_planned_comparisons(store: Store) -> None:
+    """An interval that just leaves 0 out resolves one comparison, but not one of ten."""
+    rates = ", ".join(f"{rate}e-3" for rate in range(1, 11))
+    many = make_study(STUDY.replace("[1e-3, 0.1]", f"[{rates}]"))
+    fill(store, many, lambda spec: 0.9 + 0.005 * spec.seed + 0.015 * (spec.norm == "batch"))
+    table = read_table(many, store, fingerprint)
+    first = table.contrasts[0]
+    assert first.difference is not None
+    assert first.difference.low is not None
+    assert first.difference.low > 0
+    assert {record.verdict for record in table.contrasts} == {"not resolved"}
+    one = read_table(make_study(STUDY.replace("[1e-3, 0.1]", "[1e-3]")), store, fingerprint)
+    assert one.contrasts[0].verdict == "higher"
 
 
 def test_a_study_half_done_reports_what_it_has_and_what_is_missing(store: Store) -> None:
@@ -270,7 +286,8 @@ def test_the_summary_is_in_per_cent_and_shows_only_counts_that_are_there_and_tha
     }  # fmt: skip
     assert contrast_summary(table)[0] == {
         "contrast": "norm: batch − none at learning_rate 0.001", "n": "3 and 3", "points": "+0.00",
-        "95% Welch t interval": "[-2.27, +2.27]", "verdict": "not resolved", "": "planned",
+        "95% Welch t interval": "[-2.27, +2.27]", "Holm's p": "1", "verdict": "not resolved",
+        "": "planned",
     }  # fmt: skip
 
 

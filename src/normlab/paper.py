@@ -21,7 +21,6 @@ from normlab.stats import (
     seeds_for_equivalence,
     seeds_needed,
     welch_difference,
-    welch_p,
 )
 from normlab.store import Store
 from normlab.strict_yaml import read_yaml
@@ -218,17 +217,15 @@ def _findings(part: Part, tables: Tables) -> list[Finding]:
     if part.reaches is not None:
         return [_reached(part, part.reaches, table)]
     meant = [record for record in table.contrasts if part.meant(record)]
-    family = meant if part.expects == "equivalent" else [r for r in table.contrasts if r.contrast.planned]
-    p_values = [_p(part, record.difference) for record in family]
-    corrected = {id(r): (p, q) for r, p, q in zip(family, p_values, holm(p_values), strict=True)}
-    open_tests = sum(q is not None and q >= ALPHA for _, q in corrected.values())
-    return [_finding(part, record, *corrected[id(record)], alpha=ALPHA / max(open_tests, 1)) for record in meant]
-
-
-def _p(part: Part, difference: Difference | None) -> float | None:
-    if difference is None:
-        return None
-    return equivalence_p(difference, part.margin) if part.expects == "equivalent" else welch_p(difference)
+    p_values = [(record.p, record.corrected_p) for record in meant]  # over all that the study planned
+    tests = [record.corrected_p for record in table.contrasts if record.contrast.planned]
+    if part.expects == "equivalent":
+        raw = [r.difference and equivalence_p(r.difference, part.margin) for r in meant]
+        tests = holm(raw)
+        p_values = list(zip(raw, tests, strict=True))
+    open_tests = sum(p is not None and p >= ALPHA for p in tests)
+    alpha = ALPHA / max(open_tests, 1)
+    return [_finding(part, record, *pair, alpha=alpha) for record, pair in zip(meant, p_values, strict=True)]
 
 
 def _finding(part: Part, record: ContrastRecord, p: float | None, corrected: float | None, *, alpha: float) -> Finding:

@@ -39,7 +39,7 @@ from normlab.report import (
 )
 from normlab.stats import Difference, Mean
 from normlab.study import label_of
-from normlab.table import StudyTable, context_words, interval_words, percent, read_table, to_csv, words
+from normlab.table import StudyTable, context_words, interval_words, p_words, percent, read_table, to_csv, words
 from normlab.trial import SETTINGS
 
 EVALUATION_NAMES = {
@@ -149,8 +149,8 @@ def _evidence_row(claim: str, finding: Finding) -> dict[str, Any]:
         "n": " and ".join(map(str, finding.n)),
         "difference": f"{scaled * difference.difference:+.2f}" if difference else None,
         "95% t interval": _scaled_interval(difference, scaled),
-        "p": _p_words(finding.p),
-        "Holm's p": _p_words(finding.corrected),
+        "p": p_words(finding.p),
+        "Holm's p": p_words(finding.corrected),
         "claimed": finding.expects,
         "outcome": finding.outcome,
         "seeds it needs": None if finding.seeds is None else seeds_words(finding.seeds),
@@ -295,10 +295,6 @@ def _scaled_interval(difference: Difference | None, unit: int) -> str | None:
     if difference is None or difference.low is None or difference.high is None:
         return None
     return f"[{unit * difference.low:+.2f}, {unit * difference.high:+.2f}]"
-
-
-def _p_words(p: float | None) -> str | None:
-    return None if p is None else "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

@@ -219,7 +219,9 @@ def caveat(table: StudyTable) -> str:
     planned = any(record.contrast.planned for record in table.contrasts)
     text = f"Intervals are {table.level:.0%} t intervals over seeds (Welch's for differences)"
     if len(table.contrasts) > 1:
-        text += f", each by itself: they are not corrected for the {len(table.contrasts)} comparisons"
+        text += (
+            f", each by itself; verdicts go by p-values corrected after Holm for the {len(table.contrasts)} comparisons"
+        )
     text += ". Not resolved means that these runs cannot tell, not that there is no difference."
     ends = [end for arm in table.arms if arm.mean for end in (arm.mean.low, arm.mean.high) if end is not None]
     if ends and not 0 <= min(ends) <= max(ends) <= 1:

@@ -120,15 +120,18 @@ def shared_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> Sha
     return SharedSeeds(n=len(seeds), correlation=float(np.clip(np.corrcoef(x, y)[0, 1], -1, 1)))
 
 
-def verdict(difference: Difference) -> Verdict:
-    """What an interval allows to be said. An interval that holds 0 resolves nothing; it never means 'equal'."""
+def verdict(difference: Difference, corrected_p: float | None = None) -> Verdict:
+    """What an interval, and a p-value corrected for the number of comparisons if there is one, allow to be said.
+
+    Nothing is resolved where the interval holds 0 or the p-value is not below 1 − level; that never means 'equal'.
+    """
     if min(difference.n_first, difference.n_second) < 2:
         return "too few runs"
     if difference.low is None or difference.high is None:
         return "no spread"
-    if difference.low > 0:
-        return "higher"
-    return "lower" if difference.high < 0 else "not resolved"
+    if difference.low <= 0 <= difference.high or (corrected_p is not None and corrected_p >= 1 - difference.level):
+        return "not resolved"
+    return "higher" if difference.low > 0 else "lower"
 
 
 def welch_p(difference: Difference) -> float | None:

@@ -10,7 +10,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,11 +26,13 @@ from normlab.stats import (
     SharedSeeds,
     binomial_error,
     divergence_p,
+    holm,
     mean_interval,
     score,
     shared_seeds,
     verdict,
     welch_difference,
+    welch_p,
 )
 from normlab.store import Store
 from normlab.study import Study
@@ -101,6 +103,8 @@ class ContrastRecord:
     difference: Difference | None
     shared: SharedSeeds
     divergence_p: float | None  # None where no trial of either arm diverged
+    p: float | None = None  # of Welch's test
+    corrected_p: float | None = None  # after Holm, over the planned contrasts or over the exploratory ones
 
     @property
     def same_trials(self) -> bool:
@@ -109,9 +113,10 @@ class ContrastRecord:
 
     @property
     def verdict(self) -> str:
+        """What may be said after correction for the number of comparisons."""
         if self.same_trials:
             return "same trials"
-        return "too few runs" if self.difference is None else verdict(self.difference)
+        return "too few runs" if self.difference is None else verdict(self.difference, self.corrected_p)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +161,7 @@ def read_table(
     compared = tuple(
         _contrast_record(c, by_levels[_key(c.first)], by_levels[_key(c.second)], level) for c in contrasts(study)
     )
-    return StudyTable(study=study, metric=metric, level=level, arms=tuple(found), contrasts=compared)
+    return StudyTable(study=study, metric=metric, level=level, arms=tuple(found), contrasts=_corrected(compared))
 
 
 def load_results(
@@ -211,6 +216,8 @@ def contrast_rows(table: StudyTable) -> list[dict[str, Any]]:
                 "high": difference.high if difference else None,
                 "level": table.level,
                 "interval": difference.method if difference else "Welch t",
+                "p": record.p,
+                "p_holm": record.corrected_p,
                 "verdict": record.verdict,
                 "shared_seeds": record.shared.n,
                 "correlation": record.shared.correlation,
@@ -300,6 +307,7 @@ def contrast_summary(table: StudyTable) -> list[dict[str, Any]]:
                 f"{table.level:.0%} Welch t interval": (
                     interval_words(difference.low, difference.high, signed=True) if difference else None
                 ),
+                "Holm's p": p_words(record.corrected_p),
                 "verdict": record.verdict,
                 "": "planned" if record.contrast.planned else "exploratory",
             }
@@ -342,6 +350,11 @@ def words(name: str) -> str:
 
 def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f}"
+
+
+def p_words(p: float | None) -> str | None:
+    """A p-value with two digits that count; None where there is none."""
+    return None if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
 def interval_words(low: float | None, high: float | None, *, signed: bool = False) -> str | None:
@@ -405,6 +418,17 @@ def _contrast_record(contrast: Contrast, first: ArmRecord, second: ArmRecord, le
         shared=shared_seeds(a, b),
         divergence_p=divergence_p(diverged[0], counts[0], diverged[1], counts[1]) if any(diverged) else None,
     )
+
+
+def _corrected(records: tuple[ContrastRecord, ...]) -> tuple[ContrastRecord, ...]:
+    """With p-values, corrected within the planned contrasts and, apart from them, within the exploratory ones. Arms of
+    the same trials are no comparison, and count for nothing."""
+    by_record: dict[int, tuple[float | None, float | None]] = {}
+    for planned in (True, False):
+        family = [record for record in records if record.contrast.planned == planned]
+        raw = [None if r.difference is None or r.same_trials else welch_p(r.difference) for r in family]
+        by_record |= {id(r): pair for r, pair in zip(family, zip(raw, holm(raw), strict=True), strict=True)}
+    return tuple(replace(r, p=by_record[id(r)][0], corrected_p=by_record[id(r)][1]) for r in records)
 
 
 def _key(arm: Arm) -> tuple[tuple[str, str], ...]:
