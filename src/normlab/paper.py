@@ -220,7 +220,7 @@ def _findings(part: Part, tables: Tables) -> list[Finding]:
     p_values = [(record.p, record.corrected_p) for record in meant]  # over all that the study planned
     tests = [record.corrected_p for record in table.contrasts if record.contrast.planned]
     if part.expects == "equivalent":
-        raw = [r.difference and equivalence_p(r.difference, part.margin) for r in meant]
+        raw = [equivalence_p(r.difference, part.margin) if r.difference else None for r in meant]
         tests = holm(raw)
         p_values = list(zip(raw, tests, strict=True))
     open_tests = sum(p is not None and p >= ALPHA for p in tests)
