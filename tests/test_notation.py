@@ -36,7 +36,7 @@ hidden = st.one_of(
 
 @given(
     st.builds(
-        lambda b, h, k: (*b, *h, Dense(units=k)), st.lists(blocks, max_size=1), st.lists(hidden), st.integers(1, 99)
+        lambda b, h, k: (*b, *h, Dense(units=k)), st.lists(blocks, max_size=1), st.lists(hidden), st.integers(2, 99)
     )
 )
 def test_every_network_prints_back_to_what_it_was_parsed_from(layers: tuple[object, ...]) -> None:

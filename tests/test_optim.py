@@ -20,7 +20,7 @@ GOLDEN = np.load(Path(__file__).parent / "golden" / "keras_adam_and_end_to_end.n
     ("kind", "trajectory", "error"), [("adam_keras", "keras", 1e-8), ("adam", "pytorch_form", 1e-12)]
 )
 def test_adam_follows_the_golden_trajectory(kind: str, trajectory: str, error: float) -> None:
-    spec = make_spec({"data": "x", "network": "1D", "epochs": 1, "optimizer": kind})
+    spec = make_spec({"data": "x", "network": "2D", "epochs": 1, "optimizer": kind})
     module = nn.ParameterList([nn.Parameter(torch.from_numpy(GOLDEN["adam/w0"].copy()))])
     optimizer = Optimizer(module, [spec])
     for gradient, expected in zip(GOLDEN["adam/grads"], GOLDEN[f"adam/trajectory_{trajectory}"], strict=True):
@@ -33,7 +33,7 @@ def test_adam_follows_the_golden_trajectory(kind: str, trajectory: str, error: f
 def test_a_trial_of_three_is_updated_as_if_alone(kind: str) -> None:
     specs = [
         make_spec(
-            {"data": "x", "network": "1D", "epochs": 1, "optimizer": kind, "weight_decay": decay}
+            {"data": "x", "network": "2D", "epochs": 1, "optimizer": kind, "weight_decay": decay}
             | ({"momentum": 0.5, "nesterov": True} if kind == "sgd" else {"beta2": 0.9})
         )
         for decay in (0.0, 0.1, 0.01)
@@ -81,7 +81,7 @@ def test_a_small_network_trains_as_in_keras(order: str, case: str, norm: str, cl
         convolution.weight.copy_(torch.from_numpy(GOLDEN["e2e/conv_kernel_HWIO"].transpose(3, 2, 0, 1).copy()))
         convolution.bias.copy_(torch.from_numpy(GOLDEN["e2e/conv_bias"]))
         dense.weight.copy_(_dense(GOLDEN["e2e/dense_kernel"]))
-    spec = make_spec({"data": "x", "network": "1D", "epochs": 1, "optimizer": "adam_keras"})
+    spec = make_spec({"data": "x", "network": "2D", "epochs": 1, "optimizer": "adam_keras"})
     optimizer = Optimizer(network, [spec])
     losses = []
     for x, y in zip(GOLDEN["e2e/x"], GOLDEN["e2e/y"], strict=True):

@@ -111,7 +111,7 @@ def test_yaml_1_2_reads_1e_3_as_a_number_and_off_as_a_word() -> None:
 BAD = [  # what is replaced, by what, the line that must be named, words that must be said
     ("epochs: 10", "epochs: -1", 6, ["epochs", "-1", "whole number ≥ 1"]),
     ("epochs: 10", "epochs: 0", 6, ["epochs", "0", "≥ 1"]),
-    ("epochs: 10", "epochs: true", 6, ["epochs", "True", "whole number"]),
+    ("epochs: 10", "epochs: true", 6, ["epochs", "given true", "whole number"]),
     ("epochs: 10", "epochs: 1:30", 6, ["epochs", "1:30", "whole number"]),
     ("epochs: 10", "epochs: 10\n  epochs: 20", 7, ["'epochs'", "twice"]),
     ("epochs: 10", "epochs: 10\n  batchsize: 8", 7, ["'batchsize'", "did you mean 'batch_size'?"]),
@@ -150,6 +150,24 @@ BAD = [  # what is replaced, by what, the line that must be named, words that mu
     ("  norm: [none, batch]", "  norm: {a: {nrom: x}}", 8, ["'nrom'", "did you mean 'norm'?"]),
     ("  epochs: 10\n", "", None, ["'epochs' is missing"]),
     ("base:", "base: {{", 4, ["YAML"]),
+    ("  full: {}", "  full: {}\n  other: {epochs: 0}", 15, ["epochs", "≥ 1"]),  # not the scale that is asked for
+    ("  full: {}", "  full: {}\n  other: {eposch: 1}", 15, ["'eposch'", "did you mean 'epochs'?"]),
+    ("  full: {}", "  full: {}\n  other: {norm: nune}", 15, ["'nune'", "did you mean 'none'?"]),
+    ("question: Does it matter?", "question: which: a or b?", 1, ["colon", "quotes"]),
+    ("question: Does it matter?", 'question: "Does it matter?', 1, ["quote that opens here"]),
+    ("  data: digits", "\tdata: digits", 3, ["blanks", "tab"]),
+    ("question: Does it matter?", "question:", 1, ["given nothing", "sentence"]),
+    ("epochs: 10", "epochs: 10\n  lr: 0.1", 7, ["'lr'", "did you mean 'learning_rate'?"]),
+    ("epochs: 10", "epochs: 10\n  test_fraction: '0,001'", 7, ["with a point: 0.001"]),
+    ("norm: [none, batch]", "norm: none, batch", 8, ["in brackets", "[none, batch]"]),
+    ("8K-2C2B-10D", "8K-2C2B-１0D", 5, ["plain letters and digits"]),
+    ("8K-2C2B-10D", "8K-2C2B-1D", 5, ["'1D' is one class"]),
+    ("epochs: 10", "epochs: 10\n  norm: batch", 7, ["base.norm", "varied by the factor 'norm'"]),
+    ("learning_rate: [1e-4, 0.01]", "momentum: [0.1, 0.2]", 9, ["momentum has no effect in any arm"]),
+    ("  - norm: [batch, none]", "  - norm: [batch, none]\n  - norm: [none, batch]", 13, ["compared twice"]),
+    ("  norm: [none, batch]", "  norm: {' ': {norm: none}}", 8, ["write a name"]),
+    ("  norm: [none, batch]", '  norm: {"a\\nb": {norm: none}}', 8, ["write a name"]),
+    ("  network: 8K-2C2B-10D\n", "", None, ["'network' is missing", "such as 16K"]),
 ]
 
 
@@ -207,13 +225,70 @@ def test_a_scale_may_give_a_factor_other_levels_under_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["seed=3", "epochs", "=3", "epochs=", "nrom=batch", "seeds=x", "scale=smoke", "epochs=0"]
+    "override",
+    [
+        "seed=3",
+        "epochs",
+        "=3",
+        "epochs=",
+        "nrom=batch",
+        "seeds=x",
+        "scale=smoke",
+        "epochs=0",
+        "norm=batch,",
+        "norm=[",
+        "schedule=step step_at=7",
+    ],
 )
 def test_a_bad_override_is_refused_in_one_line(override: str) -> None:
     with pytest.raises(UsageError) as caught:
         study(overrides=[override])
     assert "override" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["seed=3"], ["'seed'", "seeds=[3]"]),
+        (["epochs=3", "epochs=4"], ["'epochs'", "stands twice"]),
+        (["schedule=step", "step_at=1/3"], ["override 'step_at'", "step_factors"]),
+        (["warmup_epochs=11"], ["override 'warmup_epochs'", "exceeds epochs 10"]),
+        (["epochs=full"], ["override 'epochs'", "'full'"]),
+    ],
+)
+def test_an_override_is_blamed_for_what_it_did(overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        study(overrides=overrides)
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+
+
+def test_a_single_point_of_a_schedule_may_stand_without_brackets() -> None:
+    stepped = study(overrides=["schedule=step", "step_at=1/3", "step_factors=0.1"])
+    (one,) = {trial.spec.step_at for trial in trials(stepped, arms(stepped)[0], lambda name: "f")}
+    assert one == (1 / 3,)
+
+
+def test_a_name_with_a_colon_may_stand_in_an_override() -> None:
+    assert study(overrides=["data=folder:"]).base["data"] == "folder:"
+
+
+def test_planned_contrasts_that_lost_their_levels_are_named_and_the_rest_is_exploratory() -> None:
+    other = study(overrides=["norm=renorm,batch"])
+    assert other.dropped_contrasts == ("norm: batch − none",)
+    found = contrasts(other)
+    assert "norm: batch − renorm at learning_rate 0.0001" in [c.label for c in found]
+    assert not any(c.planned for c in found)
+    assert study().dropped_contrasts == ()
+
+
+def test_a_folder_or_a_missing_file_is_not_a_study(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="it is a folder"):
+        Study.load(tmp_path)
+    (tmp_path / "mine.yaml").write_text(TEXT)
+    with pytest.raises(UsageError, match=r"no such file \(did you mean 'mine.yaml'"):
+        Study.load(tmp_path / "mine.yml")
 
 
 def test_a_study_that_does_not_exist_names_the_nearest() -> None:

@@ -310,7 +310,7 @@ def show(notation: str, overrides: tuple[str, ...], picture: str | None, in_chan
         if key not in LAYER_SETTINGS:
             raise UsageError(f"{unknown('setting of layers', key, LAYER_SETTINGS)}")
     spec_settings = {"data": "-", "epochs": 1, "image_size": 32, **given, "network": notation}
-    spec = make_spec(spec_settings, lambda key: "override: " if key in given else "")
+    spec = make_spec(spec_settings, lambda key: f"override '{key}': " if key in given else "")
     rows = network_rows(spec, in_channels)
     total, macs = sum(row["parameters"] for row in rows), sum(row["MACs"] for row in rows)
     if as_json:
@@ -444,3 +444,5 @@ def _print_answer(study: "Study", table: Any) -> None:
     if contrasts:
         click.echo()
         print_table(contrasts)
+    for dropped in study.dropped_contrasts:
+        click.echo(f"planned, but not among these levels: {dropped}")

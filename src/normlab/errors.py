@@ -8,9 +8,20 @@ class UsageError(ValueError):
     """Bad input: one line with what was given, what is allowed and what to write. The command line exits with 2."""
 
 
+# What people write who come from elsewhere.
+SYNONYMS = {
+    "arch": "network", "architecture": "network", "model": "network", "dataset": "data", "lr": "learning_rate",
+    "bs": "batch_size", "wd": "weight_decay", "num_epochs": "epochs", "act": "activation", "normalization": "norm",
+    "dtype": "precision", "opt": "optimizer", "random_seed": "seeds", "resolution": "image_size",
+}  # fmt: skip
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """A phrase like ` (did you mean 'batch'?)`, or nothing where no choice is close."""
-    matches = difflib.get_close_matches(word.lower(), list(choices), n=1, cutoff=0.5)
+    known = list(choices)
+    synonym = SYNONYMS.get(word.lower())
+    matches = [synonym] if synonym in known else difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
+    matches = [match for match in matches if match != word]
     return f" (did you mean '{matches[0]}'?)" if matches else ""
 
 

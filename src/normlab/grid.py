@@ -74,12 +74,13 @@ def trials(study: "Study", arm: Arm, fingerprint: Callable[[str], str]) -> tuple
 
 
 def contrasts(study: "Study") -> tuple[Contrast, ...]:
-    """The contrasts named in the study; without any, each level of each factor against its first, as exploratory."""
+    """The contrasts named in the study; without any whose levels are there, each level of each factor against its
+    first, as exploratory."""
     everything = arms(study)
     found: list[Contrast] = []
     for named in study.contrasts:
         found += _pairs(everything, named.factor, named.first, named.second, named.at, planned=True)
-    if study.contrasts:
+    if found:
         return tuple(found)
     for factor in study.factors:
         first, *others = factor.levels

@@ -67,21 +67,23 @@ def parse_notation(text: str) -> tuple[Layer, ...]:
     position = 0
     while position < len(tokens):
         token = tokens[position]
-        if match := re.fullmatch(r"([1-9]\d{0,5})K", token):
+        if match := re.fullmatch(r"([1-9][0-9]{0,5})K", token):
             following = tokens[position + 1] if position + 1 < len(tokens) else ""
             layers.append(_blocks(text, token, int(match[1]), following))
             if position:
                 raise UsageError(f"network '{text}': '{token}' must come first, as in {EXAMPLE}")
             position += 1
-        elif match := re.fullmatch(r"([1-9]\d{0,5})D", token):
+        elif match := re.fullmatch(r"([1-9][0-9]{0,5})D", token):
             layers.append(Dense(units=_within(text, token, int(match[1]), MAX_UNITS, "units")))
-        elif match := re.fullmatch(r"Dropout(0|0?\.\d+)", token):
+        elif match := re.fullmatch(r"Dropout(0|0?\.[0-9]+)", token):
             layers.append(Dropout(rate=float(match[1])))
         else:
             raise UsageError(f"network '{text}': '{token}' is not a layer{_spelling(token)}; write e.g. {EXAMPLE}")
         position += 1
     if not isinstance(layers[-1], Dense):
         raise UsageError(f"network '{text}': the last token, '{tokens[-1]}', must be the classes, such as 10D")
+    if layers[-1].units < 2:
+        raise UsageError(f"network '{text}': '{tokens[-1]}' is one class, and there is nothing to tell apart; write 2D")
     return tuple(layers)
 
 
@@ -119,7 +121,11 @@ def layer_shapes(layers: tuple[Layer, ...], in_channels: int, image_size: int) -
                         raise UsageError(
                             f"network '{print_notation(layers)}': {image_size}×{image_size} images are down to "
                             f"{size}×{size} in block {block}, and its pool would leave nothing; "
-                            f"write at most {layer.convolutions}C{block - 1}B, or larger images"
+                            + (
+                                f"write at most {layer.convolutions}C{block - 1}B, or larger images"
+                                if block > 1
+                                else "write larger images, or dense layers alone"
+                            )
                         )
                     size //= 2
                     yield LayerShape(name=f"block{block}_pool", kind="pool", shape=(channels, size, size))
@@ -150,7 +156,7 @@ def forward_macs(text: str, in_channels: int, image_size: int) -> int:
 
 
 def _blocks(text: str, token: str, kernels: int, following: str) -> ConvBlocks:
-    match = re.fullmatch(r"([1-9]\d{0,2})C([1-9]\d{0,2})B", following)
+    match = re.fullmatch(r"([1-9][0-9]{0,2})C([1-9][0-9]{0,2})B", following)
     if not match:
         given = f"'{following}' after '{token}'" if following else f"'{token}' alone"
         hint = _spelling(following) or " (write 4C3B for 3 blocks of 4 convolutions)"
@@ -169,7 +175,11 @@ def _within(text: str, token: str, value: int, limit: int, what: str) -> int:
 
 def _spelling(token: str) -> str:
     """The nearest valid spelling of a token, from the numbers in it and the letters around them."""
+    if not token.isascii():
+        return " (write plain letters and digits)"
     numbers = re.findall(r"\d*\.?\d+", token)
+    if len(numbers) == 2 and 0 in map(float, numbers):
+        return " (each number is at least 1)"
     letters = re.sub(r"[\d.]", "", token).lower()
     if len(numbers) == 2 and sorted(letters) == ["b", "c"]:
         first, second = numbers if letters == "cb" else reversed(numbers)
@@ -180,8 +190,8 @@ def _spelling(token: str) -> str:
             return f" (did you mean '{number}{letters.upper()}'?)"
         if not letters and "." not in number:
             return f" (did you mean '{number}D'?)"
-        if nearest(letters, ["dropout", "drop"]):
+        if letters == "dropout" or nearest(letters, ["dropout", "drop"]):
             rate = float(number)
-            rate = rate / 100 if 1 <= rate < 100 else rate
+            rate = rate / 100 if 1 < rate < 100 and rate.is_integer() else rate  # per cent
             return f" (did you mean 'Dropout{rate:g}'?)" if 0 <= rate < 1 else " (a dropout rate is below 1)"
     return ""

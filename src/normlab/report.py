@@ -227,7 +227,9 @@ def caveat(table: StudyTable) -> str:
     if ends and not 0 <= min(ends) <= max(ends) <= 1:
         text += " Where few runs lie far apart, an interval reaches beyond what an accuracy can be."
     if table.contrasts and not planned:
-        text += " All comparisons are exploratory: the study named none before it ran."
+        text += " All comparisons are exploratory: the study named none of them before it ran."
+    if table.study.dropped_contrasts:
+        text += f" Planned, but not among these levels: {'; '.join(table.study.dropped_contrasts)}."
     return text
 
 

@@ -48,9 +48,8 @@ def read_yaml(raw: bytes, path: str) -> YamlTree:
                 raise UsageError(f"{path}:{line}: anchors and aliases (& and *) are not allowed; write the value out")
         root = yaml.compose(io.StringIO(text))
     except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise UsageError(f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {problem}") from None
+        line, problem = _explain(error)
+        raise UsageError(f"{path}:{line}: not valid YAML: {problem}") from None
     except (RecursionError, ValueError) as error:
         if isinstance(error, UsageError):
             raise
@@ -59,6 +58,21 @@ def read_yaml(raw: bytes, path: str) -> YamlTree:
         raise UsageError(f"{path}: a study is a mapping; it starts with 'question:' and 'base:'")
     lines: dict[str, int] = {}
     return YamlTree(value=_build(yaml, root, "", lines, path), lines=lines)
+
+
+def _explain(error: YAMLError) -> tuple[int, str]:
+    """The line of a fault, and what to write instead where that is known."""
+    mark, start = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
+    problem = " ".join(str(getattr(error, "problem", None) or error).split())
+    context = str(getattr(error, "context", "") or "")
+    line = mark.line + 1 if mark else 1
+    if "quoted scalar" in context and start is not None:
+        return start.line + 1, "the quote that opens here is never closed"
+    if "mapping values are not allowed" in problem:
+        return line, 'a text with a colon in it stands in quotes, as in question: "Which one: a or b?"'
+    if "'\\t'" in problem:
+        return line, "indent with blanks, not with a tab"
+    return line, problem
 
 
 def _build(yaml: YAML, node: Node, place: str, lines: dict[str, int], path: str) -> Any:

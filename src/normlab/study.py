@@ -15,9 +15,10 @@ from typing import Any, Literal
 from normlab.errors import UsageError, nearest, unknown
 from normlab.grid import arms
 from normlab.strict_yaml import MAX_BYTES, Value, read_yaml
-from normlab.trial import SETTINGS, allowed, is_active, make_spec
+from normlab.trial import SETTINGS, allowed, in_yaml, is_active, make_spec
 
 MAX_SEEDS = MAX_LEVELS = 1_000  # far above any real study
+MAX_LABEL = 60  # characters of a level's name: it stands in legends and tables
 
 KEYS = ("question", "base", "factors", "vary", "seeds", "contrasts", "scales")
 
@@ -65,6 +66,14 @@ class Study:
     path: str = ""
     lines: Mapping[str, int] = field(default_factory=dict)  # of the file, by dotted path
 
+    @property
+    def dropped_contrasts(self) -> tuple[str, ...]:
+        """Planned contrasts whose levels a scale or an override took away, such as `norm: batch − none`."""
+        labels = {factor.name: {level.label for level in factor.levels} for factor in self.factors}
+        return tuple(
+            f"{c.factor}: {c.first} − {c.second}" for c in self.contrasts if not {c.first, c.second} <= labels[c.factor]
+        )
+
     def where(self, key: str) -> str:
         """`study.yaml:7: `, the place that gave a setting its value; as exact as is known."""
         if any(text.partition("=")[0].strip() == key for text in self.overrides):
@@ -103,6 +112,12 @@ def find_study(text: str) -> Path:
     by_stem = {name.rsplit("/", 1)[-1]: path for name, path in shipped.items()}
     if found := shipped.get(text) or by_stem.get(text):
         return found
+    if Path(text).is_dir():
+        raise UsageError(f"study '{text}': it is a folder; write a study's file, or one of: {', '.join(shipped)}")
+    if text.endswith((".yaml", ".yml")):
+        beside = [path.name for path in Path(text).parent.glob("*.y*ml")] if Path(text).parent.is_dir() else []
+        raise UsageError(f"study '{text}': there is no such file{nearest(Path(text).name, beside)}; "
+                         f"shipped: {', '.join(shipped)}")  # fmt: skip
     raise UsageError(
         f"study '{text}': neither a file nor a shipped study{nearest(text, by_stem)}; shipped: {', '.join(shipped)}"
     )
@@ -115,16 +130,24 @@ def parse_study(raw: bytes, *, name: str, path: str, scale: str | None = None, o
     study = reader.study(name, raw.decode())
     _require_effect(study, reader)
     study = dataclasses.replace(study, contrasts=tuple(reader.contrasts(study.factors)))
-    if scale is not None or study.scales:
-        chosen = scale if scale is not None else next(iter(study.scales))
-        if chosen not in study.scales:
-            raise UsageError(f"{path}: {unknown('scale', chosen, study.scales)}")
-        for key, value in study.scales[chosen].items():
-            study = _override(study, key, value, reader.where(f"scales.{chosen}.{key}"))
-        study = dataclasses.replace(study, scale=chosen)
+    scaled = {name: _scaled(study, name, reader) for name in study.scales}  # all, so that a fault waits in none
+    if scale is not None or scaled:
+        chosen = scale if scale is not None else next(iter(scaled))
+        if chosen not in scaled:
+            raise UsageError(f"{path}: {unknown('scale', chosen, scaled)}")
+        study = scaled[chosen]
     for key, value in read_overrides(overrides).items():
         study = _override(study, key, value, f"override '{key}': ")
     study = dataclasses.replace(study, overrides=tuple(overrides))
+    _check_settings(study, reader)
+    return study
+
+
+def _scaled(study: Study, scale: str, reader: "_Reader") -> Study:
+    """The study at one of its scales."""
+    for key, value in study.scales[scale].items():
+        study = _override(study, key, value, reader.where(f"scales.{scale}.{key}"))
+    study = dataclasses.replace(study, scale=scale)
     _check_settings(study, reader)
     return study
 
@@ -156,7 +179,7 @@ class _Reader:
                 raise UsageError(f"{self.path}: the key '{key}' is missing; a study needs question and base")
         question, vary = self.tree["question"], self.tree.get("vary", "grid")
         if not isinstance(question, str):
-            raise UsageError(f"{self.where('question')}question: given {question!r}; write a sentence")
+            raise UsageError(f"{self.where('question')}question: given {in_yaml(question)}; write a sentence")
         if vary not in ("grid", "one-at-a-time"):
             raise UsageError(f"{self.where('vary')}{unknown('vary', str(vary), ('grid', 'one-at-a-time'))}")
         factors = self.factors()
@@ -177,7 +200,7 @@ class _Reader:
 
     def mapping(self, place: str, value: Any, what: str) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise UsageError(f"{self.where(place)}{place}: given {value!r}; write {what}")
+            raise UsageError(f"{self.where(place)}{place}: given {in_yaml(value)}; write {what}")
         return value
 
     def settings(self, place: str, value: Any = None) -> dict[str, Value]:
@@ -203,6 +226,11 @@ class _Reader:
                         f"{self.where(f'factors.{factor.name}')}factors '{owner[key]}' and '{factor.name}' both set "
                         f"'{key}'; let one of them do it"
                     )
+                if key in self.tree["base"]:
+                    raise UsageError(
+                        f"{self.where(f'base.{key}')}base.{key} is also varied by the factor '{factor.name}'; remove "
+                        "it from the base"
+                    )
                 owner[key] = factor.name
         return tuple(factors)
 
@@ -210,7 +238,14 @@ class _Reader:
         tree = self.tree.get("contrasts", [])
         if not isinstance(tree, list):
             raise UsageError(f"{self.where('contrasts')}contrasts: write a list, such as '- norm: [batch, none]'")
-        return [self.contrast(f"contrasts.{i}", item, factors) for i, item in enumerate(tree)]
+        found = [self.contrast(f"contrasts.{i}", item, factors) for i, item in enumerate(tree)]
+        for i, one in enumerate(found):
+            for other in found[:i]:
+                same = (one.factor, one.at) == (other.factor, other.at)
+                if same and {one.first, one.second} == {other.first, other.second}:
+                    place = self.where(f"contrasts.{i}")
+                    raise UsageError(f"{place}{one.first} and {one.second} are compared twice; remove one contrast")
+        return found
 
     def contrast(self, place: str, item: Any, factors: tuple[Factor, ...]) -> ContrastSpec:
         tree = self.mapping(place, item, "a contrast as 'factor: [level, level]'")
@@ -255,6 +290,10 @@ def make_factor(name: str, levels: Any, where: str) -> Factor:
         raise UsageError(f"{where}{name}: given {len(values)} levels; between 1 and {MAX_LEVELS:,} are allowed")
     if isinstance(levels, dict):
         for label, settings in levels.items():
+            if not label.strip() or not label.isprintable() or len(label) > MAX_LABEL:
+                raise UsageError(
+                    f"{where}{name}: the level {label[:80]!r}: write a name of at most {MAX_LABEL} letters"
+                )
             if not isinstance(settings, dict) or not settings:
                 raise UsageError(f"{where}{name}: the level '{label}' must map settings to values; given {settings!r}")
             for key in settings:
@@ -299,10 +338,18 @@ def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     read = {}
     for text in overrides:
         key, separator, value = text.partition("=")
-        if not separator or not key or not value:
+        key = key.strip()
+        if not separator or not key or not value or value.strip().endswith(","):
             raise UsageError(f"override '{text}': write key=value, such as epochs=5 or norm=batch,none")
+        if key in read:
+            raise UsageError(f"override '{key}': it stands twice; several levels go into one, such as norm=batch,none")
         wrapped = value if value.lstrip().startswith("[") or "," not in value else f"[{value}]"
-        read[key.strip()] = read_yaml(f"value: {wrapped}".encode(), f"override '{text}'").value["value"]
+        try:
+            read[key] = read_yaml(f"value: {wrapped}".encode(), f"override '{key}'").value["value"]
+        except UsageError:
+            if not value.endswith(":") and ": " not in value:
+                raise
+            read[key] = value  # a colon is no mapping here
     return read
 
 
@@ -310,7 +357,7 @@ def single_trial(overrides: Sequence[str]) -> Study:
     """A study of one arm and one seed, from settings written as `key=value`."""
     settings = read_overrides(overrides)
     seed = settings.pop("seed", 0)
-    make_spec({**settings, "seed": seed}, lambda key: "override: " if key in settings else "")
+    make_spec({**settings, "seed": seed}, lambda key: f"override '{key}': " if key in settings else "")
     return Study(
         name="trial", question="What does this trial reach?", base=settings, factors=(), vary="grid", seeds=(seed,),
         contrasts=(), scales={}, scale=None,
@@ -347,7 +394,9 @@ def _override(study: Study, key: str, value: Any, where: str) -> Study:
             return dataclasses.replace(study, factors=replaced)
         if any(key in level.settings for level in factor.levels):
             raise UsageError(f"{where}'{key}' is varied by the factor '{factor.name}'; choose its levels instead")
-    if key not in SETTINGS or key == "seed":
+    if key == "seed":
+        raise UsageError(f"{where}a study has seeds; write seeds=1 for one, or seeds=[{value}] for that very one")
+    if key not in SETTINGS:
         known = [*(factor.name for factor in study.factors), "seeds", *SETTINGS]
         raise UsageError(f"{where}unknown setting '{key}'{nearest(key, known)}; 'normlab settings' lists them")
     return dataclasses.replace(study, base={**study.base, key: value})
@@ -378,7 +427,7 @@ def _check_settings(study: Study, reader: _Reader) -> None:
 
     def where(key: str) -> str:
         if key in overridden:
-            return "override: "
+            return f"override '{key}': "
         if key in scaled:
             return reader.where(f"scales.{study.scale}.{key}")
         return reader.where(f"factors.{key}" if key in firsts and key not in study.base else f"base.{key}")
@@ -395,17 +444,17 @@ def _fixed(place: str, key: str) -> str:
 
 
 def _require_effect(study: Study, reader: _Reader) -> None:
-    """A setting of the base that no arm uses is a misunderstanding: nothing is silently ignored."""
-    pending = set(study.base)
+    """A setting that no arm uses is a misunderstanding: nothing is silently ignored."""
+    pending = {key: f"base.{key}" for key in study.base}
     for factor in study.factors:
-        pending -= {key for level in factor.levels for key in level.settings}
+        pending |= {key: f"factors.{factor.name}" for level in factor.levels for key in level.settings}
     _check_settings(study, reader)
     for arm in arms(study):
         spec = make_spec(arm.settings)
-        pending = {key for key in pending if not is_active(spec, key)}
+        pending = {key: place for key, place in pending.items() if not is_active(spec, key)}
         if not pending:
             return
-    key = sorted(pending)[0]
+    key, place = min(pending.items())
     raise UsageError(
-        f"{reader.where(f'base.{key}')}{key} has no effect in any arm of this study; remove it ({key}: {allowed(key)})"
+        f"{reader.where(place)}{key} has no effect in any arm of this study; remove it ({key}: {allowed(key)})"
     )

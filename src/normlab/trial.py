@@ -39,6 +39,8 @@ def _number(value: object) -> object:
 
 
 def _as_tuple(value: object) -> object:
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        value = [value]
     return tuple(_number(v) for v in value) if isinstance(value, list | tuple) else value
 
 
@@ -197,7 +199,8 @@ def make_spec(settings: Mapping[str, Any], where: Callable[[str], str] = lambda 
         return TrialSpec.model_validate(dict(settings))
     except ValidationError as error:
         fault = error.errors()[0]
-        key = str(fault["loc"][0]) if fault["loc"] else ""
+        # A fault between settings has no place; its sentence begins with the one to blame.
+        key = str(fault["loc"][0]) if fault["loc"] else fault["msg"].removeprefix("Value error, ").split()[0]
         raise UsageError(where(key) + _explain(key, fault["type"], fault["msg"], fault["input"])) from None
 
 
@@ -225,12 +228,15 @@ def _choices(annotation: Any) -> list[str]:
 
 
 def _explain(key: str, kind: str, message: str, given: Any) -> str:
+    choices = _choices(TrialSpec.model_fields[key].annotation) if key in TrialSpec.model_fields else []
     if kind == "value_error":  # from our own checks: the sentence is complete, but for the key
         text = message.removeprefix("Value error, ")
         return text if not key or text.startswith(key) else f"{key}: {text}"
     if kind == "missing":
-        return f"'{key}' is missing; write {key}: {allowed(key)}"
-    choices = _choices(TrialSpec.model_fields[key].annotation)
+        example = ", such as 16K-3C2B-64D-10D" if key == "network" else ""
+        return f"'{key}' is missing; write {key}: {allowed(key)}{example}"
+    if isinstance(given, str) and "," in given and all(part.strip() in choices for part in given.split(",")):
+        return f"{key}: given {given!r}; several levels stand in brackets under factors, [{given}]"
     if choices and isinstance(given, str):
         return f"{key}: {unknown('value', given, choices)}"
     if given is None and "none" in choices:
@@ -238,4 +244,13 @@ def _explain(key: str, kind: str, message: str, given: Any) -> str:
     hint = ""
     if isinstance(given, str) and re.fullmatch(r"[-+\d.eE]+", given):
         hint = " (it is a text, written in quotes?)"
-    return f"{key}: given {given!r}{hint}; allowed: {allowed(key)}"
+    if isinstance(given, str) and re.fullmatch(r"\d+,\d+", given, re.ASCII):
+        hint = f" (with a point: {given.replace(',', '.')})"
+    return f"{key}: given {in_yaml(given)}{hint}; allowed: {allowed(key)}"
+
+
+def in_yaml(value: Any) -> str:
+    """A value in the words of the file it came from."""
+    if value is None:
+        return "nothing"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
