@@ -16,6 +16,8 @@ from normlab.cohort import Convolution, Linear
 from normlab.evaluate import EVALUATION_BATCH, image_order, plain_training_mode, split_batches
 from normlab.network import Network
 
+PROBE_PIXELS = EVALUATION_BATCH * 32 * 32  # of a batch whose activations are kept for the backward pass
+MIN_IMAGES = 16  # however large: no more memory than a step of training with the usual batch
 VANISHED = 38.0  # decades of float32's normal numbers: the spread where some layer's gradient is exactly zero
 
 
@@ -45,12 +47,13 @@ def dead_channels(network: Network, data: Images) -> list[float]:
 @torch.enable_grad()
 def gradient_spread(network: Network, train: Images) -> list[float]:
     """Decades between the largest and the smallest gradient over depth: log10 of the ratio of the root mean squares
-    of ∂L/∂h, h the output of a weighted layer, on one batch of training images with batch statistics, without dropout.
+    of ∂L/∂h, h the output of a weighted layer, on one batch of training images (250 of 32×32 pixels, fewer of larger
+    ones) with batch statistics, without dropout.
 
     0 where gradients neither vanish nor explode over depth (after Glorot & Bengio 2010, fig. 7; Yang et al. 2019).
     At most `VANISHED`, which it is where a layer gets no gradient at all; NaN where one is not finite.
     """
-    index = image_order(train)[:EVALUATION_BATCH]
+    index = image_order(train)[: max(MIN_IMAGES, PROBE_PIXELS // train.size**2)]
     outputs: list[torch.Tensor] = []
     layers = [module for module in network.children() if isinstance(module, Convolution | Linear)][:-1]
 

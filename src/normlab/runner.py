@@ -182,6 +182,7 @@ class _Run:
         self.diverged_before = plan.count("diverged")
         self.total_flops = sum(plan.flops[trial.id] for chunk in chunks for trial in chunk)
         self.done_flops, self.done_images = 0.0, 0
+        self.claims: set[str] = set()
         self.resumed_flops, self.resumed_images = 0.0, 0  # of those done, what earlier runs did
         self.environment = environment()  # now, before anyone edits the code while it runs
         self.began = time.monotonic()
@@ -216,8 +217,8 @@ class _Run:
                 with contextlib.suppress(OSError):
                     if pipe is not None:
                         pipe.close()
-            for trial in worker.held:
-                self.store.release(trial.id)
+        for trial_id in list(self.claims):  # also of a trial that an interrupt caught between two hands
+            self._release(trial_id)
         if self.weights_folder:
             shutil.rmtree(self.weights_folder, ignore_errors=True)
 
@@ -271,7 +272,7 @@ class _Run:
     def _assign(self, worker: _Worker) -> None:
         """Gives a worker the next cohort whose trials can all be claimed."""
         for chunk in self._next_chunks():
-            claimed = [trial for trial in chunk if self.store.claim(trial.id)]
+            claimed = [trial for trial in chunk if self._claim(trial)]
             self.summary.elsewhere += len(chunk) - len(claimed)
             if not claimed:
                 continue
@@ -292,6 +293,16 @@ class _Run:
                 worker.process.stdin.write(request + "\n")
                 worker.process.stdin.flush()
             return
+
+    def _claim(self, trial: Trial) -> bool:
+        if not self.store.claim(trial.id):
+            return False
+        self.claims.add(trial.id)
+        return True
+
+    def _release(self, trial_id: str) -> None:
+        self.store.release(trial_id)
+        self.claims.discard(trial_id)
 
     def _next_chunks(self) -> Iterator[list[Trial]]:
         while self.waiting and not self._is_over():
@@ -316,7 +327,7 @@ class _Run:
             self.store.remove_checkpoint([trial.id for trial in held])
         elif "stopped" in message:
             for trial in held:
-                self.store.release(trial.id)
+                self._release(trial.id)
             self.summary.stopped += len(held)
         else:
             self._fail(held, message["failed"])
@@ -360,7 +371,7 @@ class _Run:
             files["model.safetensors"] = Path(path).read_bytes()
             os.unlink(path)
         self.store.save(result, files)
-        self.store.release(trial.id)
+        self._release(trial.id)
         self.summary.trained += 1
         self.summary.diverged += diverged
         self.done_flops += self.plan.flops[trial.id]
@@ -369,7 +380,7 @@ class _Run:
     def _fail(self, held: list[Trial], reason: str) -> None:
         for trial in held:
             self.store.record_failure(trial.id, reason)
-            self.store.release(trial.id)
+            self._release(trial.id)
             self.summary.failures[trial.id] = reason
             self.done_flops += self.plan.flops[trial.id]
         if held:
