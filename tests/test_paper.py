@@ -48,10 +48,10 @@ class OneTable:
         (tmp_path / "example.yaml").write_text(TEXT)
         self._study = Study.load(tmp_path / "example.yaml")
         self.store = make_store(tmp_path / "store")
-        from normlab.grid import arms, trials
+        from normlab.grid import trials_by_arm
 
-        for arm in arms(self._study):
-            for trial in trials(self._study, arm, fingerprint):
+        for _, row in trials_by_arm(self._study, fingerprint):
+            for trial in row:
                 scores = accuracy.get((trial.spec.norm, trial.spec.batch_size))
                 if scores is None:
                     continue

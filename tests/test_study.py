@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normlab.errors import UsageError
-from normlab.grid import arms, contrasts, trials
+from normlab.grid import arms, contrasts, trials_by_arm
 from normlab.study import Study, parse_study, shipped_studies
 from normlab.trial import SETTINGS
 
@@ -53,7 +53,7 @@ def test_one_at_a_time_changes_one_factor_around_the_first_levels() -> None:
 
 def test_an_arms_trials_differ_by_seed_alone() -> None:
     first = study()
-    pair = trials(first, arms(first)[0], lambda name: "f" * 16)
+    (_, pair), *_ = trials_by_arm(first, lambda name: "f" * 16)
     assert [trial.spec.seed for trial in pair] == [0, 1]
     assert pair[0].spec.model_copy(update={"seed": 1}) == pair[1].spec
     assert pair[0].id != pair[1].id
@@ -266,7 +266,7 @@ def test_an_override_is_blamed_for_what_it_did(overrides: list[str], words: list
 
 def test_a_single_point_of_a_schedule_may_stand_without_brackets() -> None:
     stepped = study(overrides=["schedule=step", "step_at=1/3", "step_factors=0.1"])
-    (one,) = {trial.spec.step_at for trial in trials(stepped, arms(stepped)[0], lambda name: "f")}
+    (one,) = {trial.spec.step_at for _, row in trials_by_arm(stepped, lambda name: "f") for trial in row}
     assert one == (1 / 3,)
 
 

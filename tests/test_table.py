@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from normlab.errors import UsageError
-from normlab.grid import arms, trials
+from normlab.grid import arms, trials_by_arm
 from normlab.result import Details, Result
 from normlab.stats import holm, mean_interval, welch_difference
 from normlab.store import Store
@@ -66,8 +66,8 @@ def fill(
     num_test: int = 360,
 ) -> None:
     """Saves a result for every trial: `accuracy` gives its last accuracy, NaN where it diverged, None to leave it."""
-    for arm in arms(study):
-        for trial in trials(study, arm, fingerprint):
+    for _, row in trials_by_arm(study, fingerprint):
+        for trial in row:
             value = accuracy(trial.spec)
             if value is not None and trial.spec.seed not in skip:
                 store.save(make_result(trial.id, trial.spec, value, num_test))

@@ -118,7 +118,7 @@ def plan(
     """Show a study's arms and trials, and what the missing ones cost. Trains nothing."""
     import os
 
-    from normlab.grid import arms, trials
+    from normlab.grid import trials_by_arm
     from normlab.plan import estimate_seconds, make_plan
     from normlab.rates import worker_rates
     from normlab.runner import resolve_device
@@ -135,8 +135,8 @@ def plan(
     from normlab import datasets
 
     rows = []
-    for arm in arms(study):
-        states = [made.states[trial.id] for trial in trials(study, arm, datasets.fingerprint)]
+    for arm, row in trials_by_arm(study, datasets.fingerprint):
+        states = [made.states[trial.id] for trial in row]
         rows.append({**arm.levels, **{state: states.count(state) for state in ("missing", "finished", "diverged")},
                      "failed": states.count("failed"), "running": states.count("running")})  # fmt: skip
     if as_json:
@@ -163,11 +163,11 @@ def status(
 ) -> None:
     """Show how far a study is."""
     from normlab import datasets
-    from normlab.grid import arms, trials
+    from normlab.grid import trials_by_arm
     from normlab.plan import look_up
 
     study, store = _open(study_name, scale, overrides, store_path, existing=True)
-    unique = {trial.id: trial for arm in arms(study) for trial in trials(study, arm, datasets.fingerprint)}
+    unique = {trial.id: trial for _, row in trials_by_arm(study, datasets.fingerprint) for trial in row}
     states, reasons = look_up(store, unique)
     counts = {
         state: list(states.values()).count(state) for state in ("finished", "diverged", "running", "failed", "missing")
@@ -336,12 +336,12 @@ def show(notation: str, overrides: tuple[str, ...], picture: str | None, in_chan
 def train(overrides: tuple[str, ...], store_path: str | None, device: str, as_json: bool) -> int:
     """Train one trial: normlab train data=digits split=fraction network=8K-2C2B-10D epochs=10."""
     from normlab import datasets
-    from normlab.grid import arms, trials
+    from normlab.grid import trials_by_arm
     from normlab.study import single_trial
 
     study, store = single_trial(overrides), open_store(store_path)
     code = train_missing(_headline(study), study, store, workers=1, device=device, save_weights=True, as_json=False)
-    trial = trials(study, arms(study)[0], datasets.fingerprint)[0]
+    (_, (trial,)), *_ = trials_by_arm(study, datasets.fingerprint)
     result = store.load(trial.id)
     if result is None:
         return code

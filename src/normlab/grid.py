@@ -1,5 +1,6 @@
 """From a study to its arms and trials: the full grid, or one factor at a time around the first levels. Pure."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -65,8 +66,13 @@ def arms(study: "Study") -> tuple[Arm, ...]:
     return tuple(_arm(study, index) for index in indices)
 
 
-def trials(study: "Study", arm: Arm, fingerprint: Callable[[str], str]) -> tuple[Trial, ...]:
-    """The trials of one arm, one a seed. `fingerprint` tells the identity of a data set by its name."""
+def trials_by_arm(study: "Study", fingerprint: Callable[[str], str]) -> tuple[tuple[Arm, tuple[Trial, ...]], ...]:
+    """Every arm with its trials, one a seed. `fingerprint` tells the identity of a data set by its name."""
+    once = functools.cache(fingerprint)
+    return tuple((arm, _trials(study, arm, once)) for arm in arms(study))
+
+
+def _trials(study: "Study", arm: Arm, fingerprint: Callable[[str], str]) -> tuple[Trial, ...]:
     print_ = fingerprint(str(arm.settings["data"]))
     first = make_spec({**arm.settings, "seed": study.seeds[0], "data_fingerprint": print_})
     specs = [first.model_copy(update={"seed": seed}) for seed in study.seeds]  # seeds were checked with the study

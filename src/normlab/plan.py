@@ -1,5 +1,6 @@
 """The plan of a study: its trials, which of them are finished, whether the rest can be trained, and what that costs."""
 
+import functools
 import itertools
 import math
 import re
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from normlab import datasets
 from normlab.datasets.split import split_sizes
 from normlab.errors import UsageError
-from normlab.grid import Trial, arms, trials
+from normlab.grid import Trial, trials_by_arm
 from normlab.notation import forward_macs, layer_shapes, num_classes, parse_notation
 from normlab.store import State, Store
 from normlab.study import Study
@@ -40,16 +41,17 @@ class Plan:
 def make_plan(study: Study, store: Store) -> Plan:
     """Looks every trial up in the store, and checks that each could be trained on its data."""
     with _placed(study):
-        by_arm = [trials(study, arm, datasets.fingerprint) for arm in arms(study)]
+        by_arm = [row for _, row in trials_by_arm(study, datasets.fingerprint)]
     unique = {trial.id: trial for row in zip(*by_arm, strict=True) for trial in row}
     states, reasons = look_up(store, unique)
     flops: dict[str, float] = {}
     costs: dict[TrialSpec, float] = {}  # trials that differ by seed alone are checked once
+    describe = functools.cache(datasets.describe)
     for trial in unique.values():
         shape = trial.spec.model_copy(update={"seed": 0})
         if shape not in costs:
             with _placed(study):
-                costs[shape] = _checked_flops(shape)
+                costs[shape] = _checked_flops(shape, describe(shape.data, image_size=shape.image_size))
         flops[trial.id] = costs[shape]
     return Plan(trials=tuple(unique.values()), states=states, reasons=reasons, flops=flops)
 
@@ -104,9 +106,8 @@ def _placed(study: Study) -> Iterator[None]:
         raise UsageError(study.where(key if key in SETTINGS else "data") + str(error)) from None
 
 
-def _checked_flops(spec: TrialSpec) -> float:
+def _checked_flops(spec: TrialSpec, info: datasets.DataInfo) -> float:
     """Raises UsageError where a spec cannot be trained on its data; else what it costs."""
-    info = datasets.describe(spec.data, image_size=spec.image_size)
     num_train, _ = split_sizes(
         info,
         split=spec.split,

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from normlab import datasets
 from normlab.errors import UsageError
-from normlab.grid import Arm, Contrast, Trial, arms, contrasts, trials
+from normlab.grid import Arm, Contrast, Trial, contrasts, trials_by_arm
 from normlab.notation import num_classes, parse_notation
 from normlab.result import Result
 from normlab.stats import (
@@ -152,7 +152,7 @@ def read_table(
     """
     if "accuracy" not in metric and metric not in PROBES:
         raise UsageError(f"metric '{metric}': write an accuracy, such as test_accuracy, or one of {', '.join(PROBES)}")
-    by_arm = [(arm, trials(study, arm, fingerprint)) for arm in arms(study)]
+    by_arm = trials_by_arm(study, fingerprint)
     unique = {trial.id: trial for _, row in by_arm for trial in row}
     failures = store.failures(unique)
     records = {key: _read(trial, store, failures, details, metric) for key, trial in unique.items()}

@@ -14,8 +14,9 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from normlab.errors import UsageError
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 TRAIN, TEST = ("train", "training"), ("test", "val", "valid", "validation")
 _DECODE = "from normlab.datasets.decode import main; main()"
+_DESCRIBED = " ".join(field.name for field in fields(DataInfo))
 FEW = 2_000  # images that are decoded faster here than by processes that have to start
 
 
@@ -93,10 +95,17 @@ def _state(path: Path) -> str:
 
 
 def _describe(name: str, image_size: int | None) -> DataInfo:
+    """From the paths and one image; remembered for this state of the files."""
     path = _path(name)
-    with open_files(path) as files:
-        listing = _list(str(path), _images(files))
-        return listing.info(image_size or _native_size(path, files, listing))
+
+    def compute() -> str:
+        with open_files(path) as files:
+            listing = _list(str(path), _images(files))
+            return json.dumps(asdict(listing.info(image_size or _native_size(path, files, listing))))
+
+    known = json.loads(cache.remembered(f"{_DESCRIBED} {image_size} {path.resolve()} {_state(path)}", compute))
+    made: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in known.items()}
+    return DataInfo(**made)
 
 
 def _decode(name: str, image_size: int | None, max_bad_images: int, folder: Path) -> None:
