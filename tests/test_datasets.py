@@ -107,6 +107,15 @@ def test_the_fingerprint_follows_the_content_and_nothing_else(places: Path) -> N
     assert datasets.fingerprint("folder:pets") != first
 
 
+@pytest.mark.parametrize("write", [write_zip, write_folder])
+def test_what_is_known_of_a_data_set_follows_its_files(places: Path, write: Callable[..., None]) -> None:
+    write(places / "pets", make_files())
+    before = datasets.describe("folder:pets")
+    assert datasets.describe("folder:pets") == before  # from memory
+    write(places / "pets", make_files() | {"train/cat/new.png": encoded(picture())})
+    assert datasets.describe("folder:pets").num_train == before.num_train + 1
+
+
 def test_a_folder_without_a_split_level_has_training_images_alone(places: Path) -> None:
     files = {name.removeprefix("train/"): data for name, data in make_files().items() if name.startswith("train/")}
     write_zip(places / "pets.zip", {f"pets/{name}": data for name, data in files.items()})  # one folder around it
