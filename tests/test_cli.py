@@ -114,9 +114,11 @@ def test_a_cohort_gives_the_results_of_trials_trained_alone(study: Path, normlab
 
 
 def start(study: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """A run that hears Ctrl-C, also where these tests were started in the background, which does not."""
     return subprocess.Popen(
         [sys.executable, "-m", "normlab", "run", str(study), *arguments],
         cwd=study.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
 
 
