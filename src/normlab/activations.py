@@ -13,7 +13,8 @@ PRELU_ELEMENTWISE_SLOPE = 0.0  # Keras's default
 
 
 class LeakyReLU(nn.Module):
-    """max(x, s·x), with a slope s for each of T trials of C channels."""
+    """x for x > 0, else s·x, with a slope s for each of T trials of C channels; 0 makes a ReLU. Beside a norm it is
+    computed by the norm, in the same pass (see `Network`)."""
 
     slope_C: torch.Tensor
 
@@ -54,7 +55,7 @@ class ElementwisePReLU(nn.Module):
 Builder = Callable[[tuple[int, ...], Sequence[float]], nn.Module]
 
 ACTIVATIONS: dict[str, Builder] = {
-    "relu": lambda shape, slopes: nn.ReLU(),
+    "relu": lambda shape, slopes: LeakyReLU([0.0] * len(slopes), shape[0]),
     "leaky_relu": lambda shape, slopes: LeakyReLU(slopes, shape[0]),
     "prelu": lambda shape, slopes: PReLU(len(slopes) * shape[0]),
     "prelu_elementwise": lambda shape, slopes: ElementwisePReLU((len(slopes) * shape[0], *shape[1:])),

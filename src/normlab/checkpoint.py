@@ -45,8 +45,7 @@ class TrainingState(BaseModel):
 def save(folder: Path, network: Network, optimizer: Optimizer, state: TrainingState) -> None:
     """Writes the checkpoint of `state.epoch`, whole or not at all, then removes what it makes superfluous."""
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    for index, moments in optimizer.inner.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items() if tensor is not None}
+    tensors |= _moments(optimizer)
     content = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     progress = state.model_copy(update={"tensors_sha256": sha256(content)}).model_dump_json(indent=1)
     final = folder / f"{state.epoch:06d}"
@@ -76,10 +75,10 @@ def load(folder: Path, ids: Sequence[str], network: Network, optimizer: Optimize
         tensors = safetensors.torch.load(content)
         weights = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
         moments = {name: t for name, t in tensors.items() if name.startswith("optimizer.")}
-        parameters = [p for group in optimizer.inner.param_groups for p in group["params"]]
-        if _shapes(weights) == _shapes(network.state_dict()) and _fit(moments, parameters):
+        if _shapes(weights) == _shapes(network.state_dict()) and _shapes(moments) == _shapes(_moments(optimizer)):
             network.load_state_dict(weights)
-            _load_moments(optimizer, moments, parameters)
+            for name, moment in _moments(optimizer).items():
+                moment.copy_(moments[name])
             optimizer.steps = state.steps
             return state
     return None
@@ -93,21 +92,9 @@ def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[torch.Size, tor
     return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
-def _fit(moments: dict[str, torch.Tensor], parameters: Sequence[torch.Tensor]) -> bool:
-    """Whether each tensor belongs to a parameter, and is of its shape or a single number (a count of steps)."""
-    indices = {name: int(name.split(".")[1]) for name in moments}
-    return all(
-        index < len(parameters) and moments[name].shape in (parameters[index].shape, torch.Size())
-        for name, index in indices.items()
-    )
-
-
-def _load_moments(optimizer: Optimizer, moments: dict[str, torch.Tensor], parameters: Sequence[torch.Tensor]) -> None:
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in moments.items():
-        _, index, key = name.split(".")
-        if tensor.dim():
-            # Fused kernels walk through memory: moments must lie there as their parameter does, channels last.
-            tensor = torch.empty_like(parameters[int(index)]).copy_(tensor)
-        state.setdefault(int(index), {})[key] = tensor
-    optimizer.inner.load_state_dict(optimizer.inner.state_dict() | {"state": state})
+def _moments(optimizer: Optimizer) -> dict[str, torch.Tensor]:
+    return {
+        f"optimizer.{index}.{name}": tensor
+        for name, tensors in optimizer.moments.items()
+        for index, tensor in enumerate(tensors)
+    }

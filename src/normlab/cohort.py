@@ -1,14 +1,17 @@
-"""Convolution, dense layer and dropout over T trials that are trained together as one program.
+"""Convolution, dense layer, pooling and dropout over T trials that are trained together as one program.
 
 Activations flow as [N, T·C, H, W] and [N, T·F]. Every parameter's first dimension is T times that of one trial, so
 that `p.chunk(T)` is the parameter by trial. With T = 1 each layer is the ordinary one, at no cost.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from normlab.functional import max_pool
 
 
 class Convolution(nn.Module):
@@ -26,7 +29,10 @@ class Convolution(nn.Module):
 
 
 class Linear(nn.Module):
-    """T dense layers: [N, T·F_in] → [N, T·F_out]."""
+    """T dense layers: [N, T·F_in] → [N, T·F_out], in the precision of their weights also under autocast.
+
+    A batch is small beside a weight of a dense layer: casting the weight, and its gradient, costs more than it saves.
+    """
 
     def __init__(self, weights: Sequence[torch.Tensor]) -> None:
         """`weights` are those of each trial, [F_out, F_in]; biases start at zero."""
@@ -36,12 +42,28 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(self.weight.shape[0], dtype=self.weight.dtype))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.num_trials == 1:
-            return F.linear(x, self.weight, self.bias)
-        x_TNF = x.view(x.shape[0], self.num_trials, -1).transpose(0, 1)
-        weight_TOF = self.weight.view(self.num_trials, -1, self.weight.shape[1])
-        y_TNO = torch.baddbmm(self.bias.view(self.num_trials, 1, -1), x_TNF, weight_TOF.transpose(1, 2))
-        return y_TNO.transpose(0, 1).reshape(x.shape[0], -1)
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(self.weight.dtype)
+            if self.num_trials == 1:
+                return F.linear(x, self.weight, self.bias)
+            x_TNF = x.view(x.shape[0], self.num_trials, -1).transpose(0, 1)
+            weight_TOF = self.weight.view(self.num_trials, -1, self.weight.shape[1])
+            y_TNO: torch.Tensor = _Products.apply(x_TNF, weight_TOF)  # type: ignore[no-untyped-call]
+            return y_TNO.transpose(0, 1).reshape(x.shape[0], -1) + self.bias
+
+
+class _Products(torch.autograd.Function):
+    """x_TNF · weight_TOFᵀ → [T, N, O]. Autograd's own gradients of it are the transposed ones, which are slower."""
+
+    @staticmethod
+    def forward(ctx: Any, x_TNF: torch.Tensor, weight_TOF: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x_TNF, weight_TOF)
+        return x_TNF @ weight_TOF.transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_TNO: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x_TNF, weight_TOF = ctx.saved_tensors
+        return gradient_TNO @ weight_TOF, gradient_TNO.transpose(1, 2) @ x_TNF
 
 
 class Dropout(nn.Module):
@@ -65,6 +87,13 @@ class Dropout(nn.Module):
             uniform_NF = torch.rand(shape_NF, generator=generator, device=x.device)
             masks.append((uniform_NF >= rate).to(x.dtype) * (1 / (1 - rate)))
         return (features * torch.stack(masks, dim=1)).view(x.shape)
+
+
+class MaxPool(nn.Module):
+    """The maximum of each 2×2 square: [N, T·C, H, W] → [N, T·C, H//2, W//2]."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return max_pool(x)
 
 
 class Flatten(nn.Module):

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from normlab.activations import build_activation
-from normlab.cohort import Convolution, Dropout, Flatten, Linear
+from normlab.activations import LeakyReLU, build_activation
+from normlab.cohort import Convolution, Dropout, Flatten, Linear, MaxPool
 from normlab.errors import UsageError, unknown
+from normlab.functional import Rectifiers, is_compiled
 from normlab.norms import StatisticsNorm, build_norm
 from normlab.notation import LayerShape, layer_shapes, num_classes, parse_notation
 from normlab.randomness import torch_generator
@@ -27,6 +28,23 @@ class Network(nn.Sequential):
 
     num_trials: int
     num_classes: int
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Layer by layer; a norm and a rectifier beside it together, where that is one pass over memory."""
+        layers = list(self.children())
+        while layers:
+            first, second = layers[0], layers[1] if len(layers) > 1 else None
+            match first, second:
+                case (StatisticsNorm(), LeakyReLU()) if _is_one_pass(x, first, second):
+                    x = first(x, Rectifiers(after=second.slope_C))
+                    del layers[:2]
+                case (LeakyReLU(), StatisticsNorm()) if _is_one_pass(x, second, first):
+                    x = second(x, Rectifiers(before=first.slope_C))
+                    del layers[:2]
+                case _:
+                    x = first(x)
+                    del layers[0]
+        return x
 
     def norms(self) -> list[StatisticsNorm]:
         """The layers that keep moving averages."""
@@ -85,7 +103,7 @@ def build_network(
                 layers += after(row, True)
                 channels = row.shape[0]
             case "pool":
-                layers.append((row.name, nn.MaxPool2d(2)))
+                layers.append((row.name, MaxPool()))
             case "flatten":
                 layers.append((row.name, Flatten()))
                 features = row.shape[0]
@@ -100,6 +118,12 @@ def build_network(
     network = Network(OrderedDict(layers))
     network.num_trials, network.num_classes = num_trials, num_classes(records)
     return network
+
+
+def _is_one_pass(x: torch.Tensor, norm: StatisticsNorm, activation: LeakyReLU) -> bool:
+    """Not where a hook wants to see what passes between the two."""
+    hooks = (norm._forward_hooks, norm._forward_pre_hooks, activation._forward_hooks, activation._forward_pre_hooks)
+    return is_compiled(x, norm.get_buffer("running_mean")) and not any(hooks)
 
 
 def count_parameters(module: nn.Module) -> int:

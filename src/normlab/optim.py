@@ -1,6 +1,7 @@
-"""Optimizers over T trials: torch's fused kernels, one parameter group a trial, Keras's form of Adam added.
+"""Optimizers over T trials: torch's fused kernels, called for the share of each trial, and Keras's form of Adam.
 
-Each trial has its own learning rate, weight decay and moments; nothing is shared but the call.
+Each trial has its own learning rate, weight decay and moments; nothing is shared but the count of steps. The kernels
+are called without torch.optim around them, whose bookkeeping a parameter takes longer than they do in small networks.
 """
 
 import math
@@ -12,18 +13,50 @@ from torch import nn
 
 from normlab.trial import TrialSpec
 
-Group = dict[str, object]
+Tensors = tuple[torch.Tensor, ...]
+# (spec, step, learning rate; the parameters, gradients and moments of one trial; the step as a tensor)
+Update = Callable[[TrialSpec, int, float, Tensors, Tensors, Sequence[Tensors], torch.Tensor], None]
 
 
-def _adam_group(spec: TrialSpec) -> Group:
-    return {"betas": (spec.beta1, spec.beta2), "eps": spec.optimizer_eps, "weight_decay": spec.weight_decay}
+def _adam(kernel: Callable[..., None], eps_factor: Callable[[TrialSpec, int], float]) -> Update:
+    """Kingma & Ba 2015, algorithm 1; with decoupled weight decay (Loshchilov & Hutter 2019) by another kernel."""
+
+    def update(
+        spec: TrialSpec,
+        step: int,
+        learning_rate: float,
+        parameters: Tensors,
+        gradients: Tensors,
+        moments: Sequence[Tensors],
+        count: torch.Tensor,
+    ) -> None:
+        kernel(
+            parameters, gradients, *moments, [], [count] * len(parameters),
+            lr=learning_rate, beta1=spec.beta1, beta2=spec.beta2, weight_decay=spec.weight_decay,
+            eps=spec.optimizer_eps * eps_factor(spec, step), amsgrad=False, maximize=False,
+        )  # fmt: skip
+
+    return update
 
 
-def _sgd_group(spec: TrialSpec) -> Group:
-    return {"momentum": spec.momentum, "nesterov": spec.nesterov, "weight_decay": spec.weight_decay}
+def _sgd(
+    spec: TrialSpec,
+    step: int,
+    learning_rate: float,
+    parameters: Tensors,
+    gradients: Tensors,
+    moments: Sequence[Tensors],
+    count: torch.Tensor,
+) -> None:
+    """Momentum as PyTorch has it, v ← m·v + g and w ← w − lr·v, with Nesterov's w ← w − lr·(g + m·v) on request."""
+    torch._fused_sgd_(
+        parameters, gradients, moments[0] if spec.momentum else (),
+        lr=learning_rate, momentum=spec.momentum, nesterov=spec.nesterov, weight_decay=spec.weight_decay,
+        dampening=0.0, maximize=False, is_first_step=False,
+    )  # fmt: skip
 
 
-def _no_rescaling(spec: TrialSpec, step: int) -> float:
+def _as_it_is(spec: TrialSpec, step: int) -> float:
     return 1.0
 
 
@@ -35,49 +68,57 @@ def _keras_eps(spec: TrialSpec, step: int) -> float:
 
 @dataclass(frozen=True)
 class _Kind:
-    make: Callable[..., torch.optim.Optimizer]
-    group: Callable[[TrialSpec], Group]
-    eps_factor: Callable[[TrialSpec, int], float] = _no_rescaling
+    update: Update
+    moments: tuple[str, ...]
 
 
 OPTIMIZERS: dict[str, _Kind] = {
-    "adam_keras": _Kind(torch.optim.Adam, _adam_group, _keras_eps),
-    "adam": _Kind(torch.optim.Adam, _adam_group),
-    "adamw": _Kind(torch.optim.AdamW, _adam_group),
-    "sgd": _Kind(torch.optim.SGD, _sgd_group),
+    "adam_keras": _Kind(_adam(torch._fused_adam_, _keras_eps), ("exp_avg", "exp_avg_sq")),
+    "adam": _Kind(_adam(torch._fused_adam_, _as_it_is), ("exp_avg", "exp_avg_sq")),
+    "adamw": _Kind(_adam(torch._fused_adamw_, _as_it_is), ("exp_avg", "exp_avg_sq")),
+    "sgd": _Kind(_sgd, ("momentum_buffer",)),
 }
 
 
 class Optimizer:
-    """Updates a network of T trials by the settings of their specs, which share the optimizer's kind."""
+    """Updates a network of T trials by the settings of their specs, which share the optimizer's kind.
+
+    `moments` holds what it remembers by name, a tensor for each of the network's parameters; `steps` counts updates.
+    """
 
     def __init__(self, network: nn.Module, specs: Sequence[TrialSpec]) -> None:
-        self._specs, self._kind, self.steps = tuple(specs), OPTIMIZERS[specs[0].optimizer], 0
-        self._parameters = list(network.parameters())
-        if len(specs) == 1:
-            self._slices = [self._parameters]
-        else:  # views of each trial's share; their gradients are set before every update
-            chunks = [parameter.detach().chunk(len(specs)) for parameter in self._parameters]
-            self._slices = [list(slices) for slices in zip(*chunks, strict=True)]
-        groups = [
-            {"params": slices, **self._kind.group(spec)} for slices, spec in zip(self._slices, specs, strict=True)
-        ]
-        self.inner = self._kind.make(groups, lr=0.0, fused=True)
+        self._specs, self._update, self.steps = tuple(specs), OPTIMIZERS[specs[0].optimizer].update, 0
+        self._parameters = tuple(network.parameters())
+        self.moments = {
+            name: tuple(torch.zeros_like(parameter, requires_grad=False) for parameter in self._parameters)
+            for name in OPTIMIZERS[specs[0].optimizer].moments
+        }
+        self._weights_of = self._by_trial(tuple(parameter.detach() for parameter in self._parameters))
+        self._moments_of = list(zip(*(self._by_trial(tensors) for tensors in self.moments.values()), strict=True))
+        self._count = torch.zeros((), device=self._parameters[0].device)
 
     def zero_grad(self) -> None:
         for parameter in self._parameters:
             parameter.grad = None
 
+    @torch.no_grad()
     def step(self, learning_rates: Sequence[float]) -> None:
         """One update with a learning rate for each trial."""
         self.steps += 1
-        if len(self._specs) > 1:
-            for position, parameter in enumerate(self._parameters):
-                assert parameter.grad is not None
-                for slices, gradient in zip(self._slices, parameter.grad.chunk(len(self._specs)), strict=True):
-                    slices[position].grad = gradient
-        for group, spec, learning_rate in zip(self.inner.param_groups, self._specs, learning_rates, strict=True):
-            group["lr"] = learning_rate
-            if "eps" in group:
-                group["eps"] = spec.optimizer_eps * self._kind.eps_factor(spec, self.steps)
-        self.inner.step()
+        self._count.fill_(self.steps)
+        gradients = []
+        for parameter in self._parameters:
+            gradient = parameter.grad
+            assert gradient is not None
+            if gradient.stride() != parameter.stride():  # the kernels walk through memory
+                gradient = torch.empty_like(parameter).copy_(gradient)
+            gradients.append(gradient)
+        shares = zip(self._weights_of, self._by_trial(tuple(gradients)), self._moments_of, strict=True)
+        for spec, learning_rate, (weights, own, moments) in zip(self._specs, learning_rates, shares, strict=True):
+            self._update(spec, self.steps, learning_rate, weights, own, moments, self._count)
+
+    def _by_trial(self, tensors: Tensors) -> list[Tensors]:
+        """Views of each trial's share, flat as they lie in memory: the kernels would copy others first."""
+        shapes = ((len(self._specs), tensor.numel() // len(self._specs)) for tensor in tensors)
+        flat = (tensor.as_strided(shape, (shape[1], 1)) for tensor, shape in zip(tensors, shapes, strict=True))
+        return list(zip(*(tensor.unbind() for tensor in flat), strict=True))

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from normlab.functional import PLAIN, Rectifiers, center, moments, transform
 from normlab.norms.statistics import StatisticsNorm
 
 
@@ -14,18 +15,16 @@ class MeanOnlyBatchNorm(StatisticsNorm):
 
     running_mean: torch.Tensor
 
-    def __init__(self, num_features: int, *, momentum: float) -> None:
+    def __init__(self, num_features: int, *, momentum: float | torch.Tensor) -> None:
         super().__init__()
         self.momentum = momentum
         self.bias = nn.Parameter(torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        dims = [0, *range(2, x.dim())]
-        if self.training:
-            mean_C = x.mean(dims, dtype=self.running_mean.dtype)
-            self.running_mean.lerp_(mean_C.detach(), self.momentum)
-        else:
-            mean_C = self.running_mean
-        shift_C = (self.bias - mean_C).to(x.dtype)
-        return x + shift_C.view(1, -1, *(1 for _ in dims[1:]))
+    def forward(self, x: torch.Tensor, rectifiers: Rectifiers = PLAIN) -> torch.Tensor:
+        if not self.training:
+            one_C = torch.ones_like(self.running_mean)
+            return transform(x, one_C, self.bias - self.running_mean, rectifiers=rectifiers)
+        mean_C, _ = moments(x, self.running_mean, rectifiers)
+        self.move(self.running_mean, mean_C)
+        return center(x, mean_C, self.bias, rectifiers=rectifiers)

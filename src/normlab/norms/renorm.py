@@ -4,9 +4,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from normlab.functional import PLAIN as NO_RECTIFIERS
+from normlab.functional import Rectifiers, moments, normalize, transform
 from normlab.norms.statistics import StatisticsNorm
 
 
@@ -53,7 +54,7 @@ class BatchRenorm(StatisticsNorm):
     running_std: torch.Tensor
     num_steps: torch.Tensor
 
-    def __init__(self, num_features: int, *, eps: float, momentum: float, clip: RampedClip) -> None:
+    def __init__(self, num_features: int, *, eps: float, momentum: float | torch.Tensor, clip: RampedClip) -> None:
         super().__init__()
         self.eps, self.momentum, self.clip = eps, momentum, clip
         self.weight = nn.Parameter(torch.ones(num_features))
@@ -65,26 +66,25 @@ class BatchRenorm(StatisticsNorm):
     def plain(self) -> None:
         self.clip = PLAIN
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, rectifiers: Rectifiers = NO_RECTIFIERS) -> torch.Tensor:
         if not self.training:
-            running_var_C = (self.running_std.square() - self.eps).clamp(min=0)
-            return F.batch_norm(x, self.running_mean, running_var_C, self.weight, self.bias, False, 0.0, self.eps)
-        r_C, d_C = self._correct(x.detach())
+            a_C = self.weight / self.running_std.clamp(min=math.sqrt(self.eps))
+            return transform(x, a_C, self.bias - self.running_mean * a_C, rectifiers=rectifiers)
+        mean_C, var_C = moments(x, self.running_mean, rectifiers)
+        r_C, d_C = self._correct(mean_C, var_C)
         # The correction is affine per channel, so plain batch normalization carries it in its own γ and β.
         weight_C, bias_C = self.weight * r_C, self.weight * d_C + self.bias
-        return F.batch_norm(x, None, None, weight_C, bias_C, True, 0.0, self.eps)
+        return normalize(x, mean_C, var_C, weight_C, bias_C, eps=self.eps, rectifiers=rectifiers)
 
     @torch.no_grad()
-    def _correct(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """r and d of this batch, per channel; then the moving averages and the step move on."""
-        dims = [0, *range(2, x.dim())]
-        var_C, mean_C = torch.var_mean(x.to(self.running_mean.dtype), dims, correction=0)
+    def _correct(self, mean_C: torch.Tensor, var_C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """r and d of a batch with these moments, per channel; then the moving averages and the step move on."""
         std_C = (var_C + self.eps).sqrt()
         reference_C = self.running_std.clamp(min=math.sqrt(self.eps))
         r_max, d_max = (limit.to(std_C.dtype) for limit in self.clip(self.num_steps))
         r_C = (std_C / reference_C).clamp(1 / r_max, r_max)
         d_C = ((mean_C - self.running_mean) / reference_C).clamp(-d_max, d_max)
-        self.running_mean.lerp_(mean_C, self.momentum)
-        self.running_std.lerp_(std_C, self.momentum)
+        self.move(self.running_mean, mean_C)
+        self.move(self.running_std, std_C)
         self.num_steps += 1
         return r_C, d_C

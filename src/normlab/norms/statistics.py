@@ -1,16 +1,27 @@
 """What norms with moving averages share, so that an evaluation can ask any of them for other statistics."""
 
+import torch
 from torch import nn
+
+from normlab.functional import PLAIN, Rectifiers
 
 
 class StatisticsNorm(nn.Module):
     """A norm that uses a batch's statistics in training and moving averages of them in inference.
 
-    `momentum` is the share of the new batch; an evaluation may change it for a while: 0 leaves the averages as they
-    are, 1/k in the k-th of a series of batches makes them plain means over the series.
+    `momentum` is the share of the new batch, one for all or one a channel; an evaluation may change it for a while: 0
+    leaves the averages as they are, 1/k in the k-th of a series of batches makes them plain means over the series.
     """
 
-    momentum: float
+    momentum: float | torch.Tensor
+
+    def forward(self, x: torch.Tensor, rectifiers: Rectifiers = PLAIN) -> torch.Tensor:
+        """[N, C] or [N, C, H, W] → the same, with a leaky ReLU before or after the norm where one is given."""
+        raise NotImplementedError
 
     def plain(self) -> None:
         """From now on training passes normalize by the batch alone, without corrections towards the averages."""
+
+    def move(self, average_C: torch.Tensor, value_C: torch.Tensor) -> None:
+        """A moving average takes its share of a new value."""
+        average_C.lerp_(value_C, self.momentum)

@@ -1,0 +1,199 @@
+"""Operations bound by memory, in as few passes over it as can be: what norms are made of, with the rectifier before
+or after them, and pooling.
+
+On a CPU, in float32 and bfloat16, compiled kernels do the work (`kernels`); elsewhere torch's own operations do.
+Inputs are [N, C] or [N, C, H, W]; what is per channel is [C], in float32 where the input is bfloat16.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+kernels: Any
+try:
+    from normlab import kernels
+except ImportError:  # numba does not exist for every Python and platform
+    kernels = None
+
+LIKE = {torch.float32: np.float32(0), torch.bfloat16: np.uint16(0)}
+
+
+@dataclass(frozen=True)
+class Rectifiers:
+    """Negative slopes [C] of a leaky ReLU before a norm and of one after it; None where there is none."""
+
+    before: torch.Tensor | None = None
+    after: torch.Tensor | None = None
+
+
+PLAIN = Rectifiers()
+
+
+def is_compiled(x: torch.Tensor, statistic: torch.Tensor) -> bool:
+    """Whether the kernels serve an input and what a norm keeps of it."""
+    return kernels is not None and x.device.type == "cpu" and x.dtype in LIKE and statistic.dtype == torch.float32
+
+
+def moments(x: torch.Tensor, like: torch.Tensor, rectifiers: Rectifiers = PLAIN) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and biased variance a channel, of the type of `like` and outside the graph."""
+    x = x.detach()
+    if is_compiled(x, like):
+        x = _in_rows(x)
+        mean_C, var_C = torch.empty_like(like), torch.empty_like(like)
+        before_C = _slopes(rectifiers.before, like)
+        kernels.moments(
+            LIKE[x.dtype], x.data_ptr(), *_shape(x), before_C.data_ptr(), mean_C.data_ptr(), var_C.data_ptr()
+        )
+        return mean_C, var_C
+    var_C, mean_C = torch.var_mean(_rectify(x, rectifiers.before).to(like.dtype), _dims(x), correction=0)
+    return mean_C, var_C
+
+
+def normalize(
+    x: torch.Tensor,
+    mean_C: torch.Tensor,
+    var_C: torch.Tensor,
+    weight_C: torch.Tensor | None,
+    bias_C: torch.Tensor,
+    *,
+    eps: float,
+    rectifiers: Rectifiers = PLAIN,
+) -> torch.Tensor:
+    """(v − mean) / √(var + eps) · weight + bias, where mean and var are the `moments` of x: its gradient goes
+    through them too (Ioffe & Szegedy 2015, section 3)."""
+    if is_compiled(x, mean_C):
+        scale_C = (var_C + eps).rsqrt()
+        weight_C = torch.ones_like(bias_C) if weight_C is None else weight_C
+        return _Normalize.apply(x, weight_C, bias_C, mean_C, scale_C, True, rectifiers)  # type: ignore[no-any-return, no-untyped-call]
+    v = _rectify(x, rectifiers.before)
+    return _rectify(F.batch_norm(v, None, None, weight_C, bias_C, True, 0.0, eps), rectifiers.after)
+
+
+def center(
+    x: torch.Tensor, mean_C: torch.Tensor, bias_C: torch.Tensor, *, rectifiers: Rectifiers = PLAIN
+) -> torch.Tensor:
+    """v − mean + bias, where mean is that of x: its gradient goes through it too."""
+    if is_compiled(x, mean_C):
+        one_C = torch.ones_like(mean_C)
+        return _Normalize.apply(x, one_C, bias_C, mean_C, one_C, False, rectifiers)  # type: ignore[no-any-return, no-untyped-call]
+    v = _rectify(x, rectifiers.before)
+    own_mean_C = v.mean(_dims(v), dtype=mean_C.dtype)
+    return _rectify(v + _along(bias_C - own_mean_C, v), rectifiers.after)
+
+
+def transform(x: torch.Tensor, a_C: torch.Tensor, b_C: torch.Tensor, *, rectifiers: Rectifiers = PLAIN) -> torch.Tensor:
+    """a·v + b: a norm in inference."""
+    if is_compiled(x, a_C) and not torch.is_grad_enabled():
+        return _transform(_in_rows(x), a_C, b_C, rectifiers)
+    v = _rectify(x, rectifiers.before)
+    return _rectify((v * _along(a_C, v) + _along(b_C, v)).to(x.dtype), rectifiers.after)
+
+
+def max_pool(x: torch.Tensor) -> torch.Tensor:
+    """Maxima of 2×2 squares: [N, C, H, W] → [N, C, H//2, W//2]."""
+    if kernels is not None and x.device.type == "cpu" and x.dtype in LIKE:
+        return _MaxPool.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+    return F.max_pool2d(x, 2)
+
+
+class _MaxPool(torch.autograd.Function):
+    """Torch keeps eight bytes for the place of each maximum, this one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        x = _in_rows(x)
+        images, channels, height, width = ctx.shape = x.shape
+        y = _empty((images, channels, height // 2, width // 2), x.dtype)
+        winner = _empty(y.shape, torch.uint8)
+        sizes = (images, height, width, channels)
+        kernels.pool(LIKE[x.dtype], x.data_ptr(), *sizes, y.data_ptr(), winner.data_ptr())
+        ctx.save_for_backward(winner)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        (winner,), gradient = ctx.saved_tensors, _in_rows(gradient)
+        images, channels, height, width = ctx.shape
+        out = _empty(ctx.shape, gradient.dtype)
+        sizes = (images, height, width, channels)
+        kernels.pool_adjoint(LIKE[gradient.dtype], gradient.data_ptr(), winner.data_ptr(), *sizes, out.data_ptr())
+        return out
+
+
+class _Normalize(torch.autograd.Function):
+    """y = rectify((v − mean) · scale · weight + bias); where it `divides`, the scale depends on x as well."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight_C: torch.Tensor,
+        bias_C: torch.Tensor,
+        mean_C: torch.Tensor,
+        scale_C: torch.Tensor,
+        divides: bool,
+        rectifiers: Rectifiers,
+    ) -> torch.Tensor:
+        x = _in_rows(x)
+        a_C = weight_C * scale_C
+        b_C = torch.addcmul(bias_C, mean_C, a_C, value=-1)
+        ctx.save_for_backward(x, a_C, b_C, mean_C, scale_C)
+        ctx.divides, ctx.rectifiers = divides, rectifiers
+        return _transform(x, a_C, b_C, rectifiers)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, a_C, b_C, mean_C, scale_C = ctx.saved_tensors
+        gradient = _in_rows(gradient)
+        before_C, after_C = _slopes(ctx.rectifiers.before, a_C), _slopes(ctx.rectifiers.after, a_C)
+        sum_C, product_C, out = torch.empty_like(a_C), torch.empty_like(a_C), torch.empty_like(x)
+        common = (before_C.data_ptr(), a_C.data_ptr(), b_C.data_ptr(), after_C.data_ptr(), mean_C.data_ptr())
+        inputs = (LIKE[x.dtype], x.data_ptr(), gradient.data_ptr(), *_shape(x), *common)
+        kernels.adjoint_sums(*inputs, sum_C.data_ptr(), product_C.data_ptr())
+        share_C = a_C / -(x.numel() // x.shape[1])
+        offset_C = share_C * sum_C
+        slope_C = share_C * scale_C.square() * product_C if ctx.divides else torch.zeros_like(a_C)
+        kernels.adjoint(*inputs, slope_C.data_ptr(), offset_C.data_ptr(), out.data_ptr())
+        return out, product_C * scale_C, sum_C, None, None, None, None
+
+
+def _transform(x: torch.Tensor, a_C: torch.Tensor, b_C: torch.Tensor, rectifiers: Rectifiers) -> torch.Tensor:
+    y = torch.empty_like(x)
+    before_C, after_C = _slopes(rectifiers.before, a_C), _slopes(rectifiers.after, a_C)
+    vectors = (before_C.data_ptr(), a_C.data_ptr(), b_C.data_ptr(), after_C.data_ptr())
+    kernels.transform(LIKE[x.dtype], x.data_ptr(), *_shape(x), *vectors, y.data_ptr())
+    return y
+
+
+def _empty(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    return torch.empty(tuple(shape), dtype=dtype, memory_format=torch.channels_last)
+
+
+def _in_rows(x: torch.Tensor) -> torch.Tensor:
+    """With the channels next to each other in memory."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.contiguous()
+
+
+def _shape(x: torch.Tensor) -> tuple[int, int]:
+    return x.numel() // x.shape[1], x.shape[1]
+
+
+def _slopes(slopes_C: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
+    return torch.ones_like(like) if slopes_C is None else slopes_C
+
+
+def _rectify(x: torch.Tensor, slopes_C: torch.Tensor | None) -> torch.Tensor:
+    return x if slopes_C is None else F.prelu(x, slopes_C.to(x.dtype))
+
+
+def _along(vector_C: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """A vector of channels that broadcasts against x."""
+    return vector_C.view(1, -1, *(1 for _ in range(x.dim() - 2)))
+
+
+def _dims(x: torch.Tensor) -> list[int]:
+    return [0, *range(2, x.dim())]

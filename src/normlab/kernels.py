@@ -1,0 +1,264 @@
+"""Compiled loops over [rows, channels] in memory: moments, affine maps between two rectifiers, pooling, and their
+adjoints.
+
+    h → v = rectify(h; before) → u = a·v + b → rectify(u; after),      rectify(x; s) = x for x > 0, else s·x
+
+Each value is read once a pass and rounded once, where separate operations read and write it again and again: their
+cost is memory, not arithmetic. Values are float32, or bfloat16 as its upper 16 bits; whatever is per channel is
+float32, sums are carried on in float64. All pointers are addresses, which numba unpacks fastest; `like` is a number of
+the type of the values, np.float32(0) or np.uint16(0). One thread.
+"""
+
+from typing import Any
+
+import llvmlite.ir as ir
+import numpy as np
+from numba import carray, njit, types
+from numba.extending import intrinsic
+
+LANES = 128  # channels a pass over a row should have; fewer are repeated until a row has as many
+BLOCK = 256  # rows summed up in float32 before their sums are added in float64
+
+
+@intrinsic
+def _pointer(context, address, like):
+    kind = types.CPointer(like)
+    return kind(types.int64, like), lambda c, b, s, args: b.inttoptr(args[0], c.get_value_type(kind))
+
+
+@intrinsic
+def _widen(context, value):
+    """A stored value as float32."""
+    if value == types.float32:
+        return types.float32(value), lambda c, b, s, args: args[0]
+
+    def shift_up(c, b, s, args):
+        return b.bitcast(b.shl(b.zext(args[0], ir.IntType(32)), ir.Constant(ir.IntType(32), 16)), ir.FloatType())
+
+    return types.float32(types.uint16), shift_up
+
+
+@intrinsic
+def _narrow(context, value, like):
+    """A float32 as it is stored: bfloat16 is rounded to nearest, ties to even."""
+    if like == types.float32:
+        return types.float32(types.float32, like), lambda c, b, s, args: args[0]
+
+    def round_down(c, b, s, args):
+        word = ir.IntType(32)
+        bits = b.bitcast(args[0], word)
+        odd = b.and_(b.lshr(bits, ir.Constant(word, 16)), ir.Constant(word, 1))
+        rounded = b.add(bits, b.add(odd, ir.Constant(word, 0x7FFF)))
+        return b.trunc(b.lshr(rounded, ir.Constant(word, 16)), ir.IntType(16))
+
+    return types.uint16(types.float32, types.uint16), round_down
+
+
+def _compiled(function: Any) -> Any:
+    return njit(function, cache=True, error_model="numpy", boundscheck=False, nogil=True)
+
+
+@_compiled
+def _repeats(rows, channels):
+    """How often the channels are repeated in a row of the loop."""
+    count = 1
+    while count * channels < LANES and rows % (2 * count) == 0:
+        count *= 2
+    return count
+
+
+@_compiled
+def _values(address, like, rows, width):
+    return carray(_pointer(address, like), (rows, width))
+
+
+@_compiled
+def _bytes(address, rows, width):
+    return carray(_pointer(address, np.uint8(0)), (rows, width))
+
+
+@_compiled
+def _channels(address, channels):
+    return carray(_pointer(address, np.float32(0)), channels)
+
+
+@_compiled
+def _repeated(address, channels, count):
+    vector, out = _channels(address, channels), np.empty(count * channels, np.float32)
+    for i in range(count):
+        for c in range(channels):
+            out[i * channels + c] = vector[c]
+    return out
+
+
+@_compiled
+def _add_up(total, part, channels, count):
+    for i in range(count):
+        for c in range(channels):
+            total[c] += part[i * channels + c]
+
+
+@_compiled
+def moments(like, h_, rows, channels, before_, mean_, var_):
+    """Mean and biased variance of v over the rows, taken around the first row to keep their digits."""
+    count = _repeats(rows, channels)
+    width, height = count * channels, rows // count
+    h, before = _values(h_, like, height, width), _repeated(before_, channels, count)
+    origin, sums, squares = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+    sums_C, squares_C = np.zeros(channels, np.float64), np.zeros(channels, np.float64)
+    for j in range(width):
+        v = _widen(h[0, j % channels])
+        origin[j] = v if v > 0 else v * before[j]
+    row = 0
+    while row < height:
+        end = min(row + BLOCK, height)
+        for j in range(width):
+            sums[j], squares[j] = 0, 0
+        while row + 4 <= end:
+            for j in range(width):
+                s, o = before[j], origin[j]
+                v0, v1 = _widen(h[row, j]), _widen(h[row + 1, j])
+                v2, v3 = _widen(h[row + 2, j]), _widen(h[row + 3, j])
+                v0, v1 = (v0 if v0 > 0 else v0 * s) - o, (v1 if v1 > 0 else v1 * s) - o
+                v2, v3 = (v2 if v2 > 0 else v2 * s) - o, (v3 if v3 > 0 else v3 * s) - o
+                sums[j] += (v0 + v1) + (v2 + v3)
+                squares[j] += (v0 * v0 + v1 * v1) + (v2 * v2 + v3 * v3)
+            row += 4
+        while row < end:
+            for j in range(width):
+                v = _widen(h[row, j])
+                v = (v if v > 0 else v * before[j]) - origin[j]
+                sums[j] += v
+                squares[j] += v * v
+            row += 1
+        _add_up(sums_C, sums, channels, count)
+        _add_up(squares_C, squares, channels, count)
+    mean, var = _channels(mean_, channels), _channels(var_, channels)
+    for c in range(channels):
+        shift = sums_C[c] / rows
+        spread = squares_C[c] / rows - shift * shift
+        mean[c] = origin[c] + shift
+        var[c] = 0.0 if spread < 0 else spread  # NaN stays NaN
+
+
+@_compiled
+def transform(like, h_, rows, channels, before_, a_, b_, after_, y_):
+    """y = rectify(a·v + b; after)."""
+    count = _repeats(rows, channels)
+    width, height = count * channels, rows // count
+    h, y = _values(h_, like, height, width), _values(y_, like, height, width)
+    before, after = _repeated(before_, channels, count), _repeated(after_, channels, count)
+    a, b = _repeated(a_, channels, count), _repeated(b_, channels, count)
+    for row in range(height):
+        for j in range(width):
+            v = _widen(h[row, j])
+            v = v if v > 0 else v * before[j]
+            u = v * a[j] + b[j]
+            y[row, j] = _narrow(u if u > 0 else u * after[j], like)
+
+
+@_compiled
+def adjoint_sums(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, sum_, product_):
+    """Of the gradients w = ∂L/∂u, from g = ∂L/∂y: Σ w and Σ w·(v − mean) over the rows."""
+    count = _repeats(rows, channels)
+    width, height = count * channels, rows // count
+    h, g = _values(h_, like, height, width), _values(g_, like, height, width)
+    before, after = _repeated(before_, channels, count), _repeated(after_, channels, count)
+    a, b, mean = _repeated(a_, channels, count), _repeated(b_, channels, count), _repeated(mean_, channels, count)
+    sums, products = np.empty(width, np.float32), np.empty(width, np.float32)
+    sums_C, products_C = np.zeros(channels, np.float64), np.zeros(channels, np.float64)
+    row = 0
+    while row < height:
+        end = min(row + BLOCK, height)
+        for j in range(width):
+            sums[j], products[j] = 0, 0
+        while row + 2 <= end:
+            for j in range(width):
+                s, t, m = before[j], after[j], mean[j]
+                v0, v1 = _widen(h[row, j]), _widen(h[row + 1, j])
+                w0, w1 = _widen(g[row, j]), _widen(g[row + 1, j])
+                v0, v1 = v0 if v0 > 0 else v0 * s, v1 if v1 > 0 else v1 * s
+                w0 = w0 if v0 * a[j] + b[j] > 0 else w0 * t
+                w1 = w1 if v1 * a[j] + b[j] > 0 else w1 * t
+                sums[j] += w0 + w1
+                products[j] += w0 * (v0 - m) + w1 * (v1 - m)
+            row += 2
+        while row < end:
+            for j in range(width):
+                v, w = _widen(h[row, j]), _widen(g[row, j])
+                v = v if v > 0 else v * before[j]
+                w = w if v * a[j] + b[j] > 0 else w * after[j]
+                sums[j] += w
+                products[j] += w * (v - mean[j])
+            row += 1
+        _add_up(sums_C, sums, channels, count)
+        _add_up(products_C, products, channels, count)
+    total, product = _channels(sum_, channels), _channels(product_, channels)
+    for c in range(channels):
+        total[c], product[c] = sums_C[c], products_C[c]
+
+
+@_compiled
+def adjoint(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, slope_, offset_, out_):
+    """∂L/∂h from g = ∂L/∂y, where ∂L/∂v = a·w + slope·(v − mean) + offset."""
+    count = _repeats(rows, channels)
+    width, height = count * channels, rows // count
+    h, g, out = _values(h_, like, height, width), _values(g_, like, height, width), _values(out_, like, height, width)
+    before, after = _repeated(before_, channels, count), _repeated(after_, channels, count)
+    a, b, mean = _repeated(a_, channels, count), _repeated(b_, channels, count), _repeated(mean_, channels, count)
+    slope, offset = _repeated(slope_, channels, count), _repeated(offset_, channels, count)
+    for row in range(height):
+        for j in range(width):
+            value, w = _widen(h[row, j]), _widen(g[row, j])
+            v = value if value > 0 else value * before[j]
+            w = w if v * a[j] + b[j] > 0 else w * after[j]
+            z = w * a[j] + (v - mean[j]) * slope[j] + offset[j]
+            out[row, j] = _narrow(z if value > 0 else z * before[j], like)
+
+
+@_compiled
+def pool(like, x_, images, height, width, channels, y_, winner_):
+    """Maxima of 2×2 squares, [images, height, width, channels] → half of both, and which of the four won, the first
+    of equals; NaN wins. A last odd row or column has no square."""
+    rows, columns = height // 2, width // 2
+    x = _values(x_, like, images * height, width * channels)
+    y, winner = _values(y_, like, images * rows, columns * channels), _bytes(winner_, images * rows, columns * channels)
+    for image in range(images):
+        for i in range(rows):
+            top, out = image * height + 2 * i, image * rows + i
+            for j in range(columns):
+                left, right, to = 2 * j * channels, (2 * j + 1) * channels, j * channels
+                for c in range(channels):
+                    best, place = _widen(x[top, left + c]), np.uint8(0)
+                    v = _widen(x[top, right + c])
+                    best, place = (v, np.uint8(1)) if v > best or v != v else (best, place)
+                    v = _widen(x[top + 1, left + c])
+                    best, place = (v, np.uint8(2)) if v > best or v != v else (best, place)
+                    v = _widen(x[top + 1, right + c])
+                    best, place = (v, np.uint8(3)) if v > best or v != v else (best, place)
+                    y[out, to + c], winner[out, to + c] = _narrow(best, like), place
+
+
+@_compiled
+def pool_adjoint(like, g_, winner_, images, height, width, channels, out_):
+    """The gradient of each square goes to its winner."""
+    rows, columns = height // 2, width // 2
+    g, winner = _values(g_, like, images * rows, columns * channels), _bytes(winner_, images * rows, columns * channels)
+    out = _values(out_, like, images * height, width * channels)
+    zero = _narrow(np.float32(0), like)
+    for image in range(images):
+        for i in range(rows):
+            top, at = image * height + 2 * i, image * rows + i
+            for j in range(columns):
+                left, right, to = 2 * j * channels, (2 * j + 1) * channels, j * channels
+                for c in range(channels):
+                    value, place = g[at, to + c], winner[at, to + c]
+                    out[top, left + c] = value if place == 0 else zero
+                    out[top, right + c] = value if place == 1 else zero
+                    out[top + 1, left + c] = value if place == 2 else zero
+                    out[top + 1, right + c] = value if place == 3 else zero
+            for k in range(2 * columns * channels, width * channels):
+                out[top, k], out[top + 1, k] = zero, zero
+        for i in range(2 * rows, height):
+            for k in range(width * channels):
+                out[image * height + i, k] = zero

@@ -1,0 +1,144 @@
+"""The compiled kernels against torch's own operations, over shapes that do not fit their blocks."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from normlab import functional
+from normlab.functional import Rectifiers, center, is_compiled, max_pool, moments, normalize, transform
+from normlab.network import build_network
+
+SHAPES = [(2, 1), (7, 3), (300, 5), (3, 16, 4, 4), (5, 130, 3, 3), (65, 8, 8, 8), (2, 3, 1, 1)]
+# A gradient that is rounded to bfloat16 on the way, as torch's between two operations is, cannot agree better.
+ERROR = {torch.float32: 2e-5, torch.bfloat16: 4e-2}
+RECTIFIERS = {"none": (None, None), "before": (0.3, None), "after": (None, 0.01), "both": (0.0, 0.2)}
+
+
+def channels(value: float | None, count: int) -> torch.Tensor | None:
+    return None if value is None else torch.full((count,), value)
+
+
+def results(
+    apply: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor], x: torch.Tensor, g: torch.Tensor
+) -> list[torch.Tensor]:
+    """Output and gradients of an operation of an input, a weight and a bias."""
+    leaf = x.clone().requires_grad_()
+    weight = torch.linspace(-1, 2, x.shape[1]).requires_grad_()
+    bias = torch.linspace(0.5, -0.5, x.shape[1]).requires_grad_()
+    y = apply(leaf, weight, bias)
+    gradients = torch.autograd.grad(y, (leaf, weight, bias), g, allow_unused=True)
+    return [y.detach(), *(found for found in gradients if found is not None)]
+
+
+@pytest.mark.parametrize("rectifiers", RECTIFIERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", ["normalize", "center"])
+def test_the_kernels_compute_what_torch_does(
+    kind: str, shape: tuple[int, ...], dtype: torch.dtype, rectifiers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.randn(shape, generator=generator) * 2 + 0.7).to(dtype)
+    g = torch.randn(shape, generator=generator).to(dtype)
+    pair = Rectifiers(*(channels(slope, shape[1]) for slope in RECTIFIERS[rectifiers]))
+    average = torch.zeros(shape[1])
+
+    def apply(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        mean, var = moments(x, average, pair)
+        if kind == "center":
+            return center(x, mean, bias, rectifiers=pair)
+        return normalize(x, mean, var, weight, bias, eps=1e-3, rectifiers=pair)
+
+    assert is_compiled(x, average)
+    ours, own = results(apply, x, g), moments(x, average, pair)
+    monkeypatch.setattr(functional, "kernels", None)
+    assert not is_compiled(x, average)
+    # In float32 throughout: torch rounds to bfloat16 between its operations, the kernels do so once, at the end.
+    exact, reference = x.float(), g.float()
+    for found, expected in zip(own, moments(exact, average, pair), strict=True):
+        assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
+    for found, expected in zip(ours, results(apply, exact, reference), strict=True):
+        scale = max(1.0, float(expected.abs().max()))
+        assert float((found.float() - expected).abs().max()) <= ERROR[dtype] * scale
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_norm_in_inference_is_one_affine_map(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, a, b = torch.randn(6, 5, 4, 4).to(dtype), torch.randn(5), torch.randn(5)
+    pair = Rectifiers(after=torch.full((5,), 0.1))
+    with torch.no_grad():
+        ours = transform(x, a, b, rectifiers=pair)
+        monkeypatch.setattr(functional, "kernels", None)
+        theirs = transform(x.float(), a, b, rectifiers=pair).to(dtype)
+    assert torch.allclose(ours.float(), theirs.float(), rtol=1e-2 if dtype == torch.bfloat16 else 1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(2, 3, 2, 2), (3, 5, 7, 9), (2, 16, 8, 8), (1, 200, 5, 4)])
+def test_pooling_and_its_gradient_equal_torchs_ties_included(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    x = torch.randint(-3, 4, shape).to(dtype)
+    outputs, gradients = [], []
+    for pool in (max_pool, lambda x: F.max_pool2d(x, 2)):
+        leaf = x.clone().requires_grad_()
+        y = pool(leaf)
+        outputs.append(y)
+        gradients.append(torch.autograd.grad((y * torch.arange(y.numel()).view(y.shape)).sum(), leaf)[0])
+    assert torch.equal(*outputs)
+    assert torch.equal(*gradients)
+
+
+def test_the_maximum_of_what_is_no_number_is_none() -> None:
+    x = torch.tensor([[[[1.0, 2.0], [float("nan"), 3.0]]]])
+    assert max_pool(x).isnan().all()
+
+
+def test_moments_keep_their_digits_far_from_zero() -> None:
+    x = 10_000 + torch.randn(4096, 4)
+    mean, var = moments(x, torch.zeros(4))
+    assert torch.allclose(mean.double(), x.double().mean(0), rtol=1e-7)
+    assert torch.allclose(var.double(), x.double().var(0, correction=0), rtol=1e-4)
+
+
+def test_what_is_not_finite_stays_so() -> None:
+    x = torch.zeros(16, 2)
+    x[3, 0] = float("nan")
+    mean, var = moments(x, torch.zeros(2))
+    assert mean.isnan().tolist() == [True, False]
+    assert var.isnan().tolist() == [True, False]
+    y = normalize(x, mean, var, None, torch.zeros(2), eps=1e-3, rectifiers=Rectifiers(after=torch.zeros(2)))
+    assert y[:, 0].isnan().all()
+    assert (y[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("position", ["before_activation", "after_activation"])
+@pytest.mark.parametrize("norm", ["batch", "batch_no_gamma", "mean_only", "renorm", "renorm_unclipped"])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "prelu"])
+def test_a_network_is_the_same_whether_norm_and_rectifier_are_one_pass_or_two(
+    norm: str, position: str, activation: str
+) -> None:
+    def build() -> torch.nn.Module:
+        return build_network(
+            "4K-2C1B-8D-10D", norm=norm, norm_position=position, activation=activation, image_size=8,
+            num_trials=2, slope=[0.01, 0.3], norm_dense=True,
+        )  # fmt: skip
+
+    together, apart = build(), build()
+    seen = []
+    for module in apart.children():
+        module.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
+    x = torch.randn(6, 6, 8, 8)
+    for mode in (True, False):
+        together.train(mode)
+        apart.train(mode)
+        losses = [network(x).square().mean() for network in (together, apart)]
+        assert torch.allclose(losses[0], losses[1], rtol=1e-5)
+        if mode:
+            gradients = [
+                torch.autograd.grad(loss, list(net.parameters()))
+                for loss, net in zip(losses, (together, apart), strict=True)
+            ]
+            for ours, theirs in zip(*gradients, strict=True):
+                assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+    assert len(seen) == 2 * len(list(apart.children()))
