@@ -22,8 +22,13 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED)  ## throughput against a plain PyTorch loop, interleaved
-	$(BIN)/python -m benchmarks.plain_loop --rounds 7
+bench: $(INSTALLED) .venv-peers/.installed  ## whole studies against what people would use instead, interleaved; over an hour
+	$(BIN)/python -m benchmarks.study --peers .venv-peers/bin/python
+
+.venv-peers/.installed: benchmarks/peers/requirements.txt constraints.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt torch==$(shell sed -n 's/^torch==//p' constraints.txt)
+	touch $@
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "normlab needs Python 3.11 or newer, this is " + sys.version.split()[0])'
@@ -33,4 +38,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -74,12 +74,12 @@ shared = st.fixed_dictionaries(
 @given(st.lists(shared, max_size=30), st.integers(1, 8))
 def test_cohorts_hold_every_trial_once_and_only_trials_of_one_shape(settings: list[dict[str, Any]], size: int) -> None:
     missing = list({t.id: t for t in (trial(**s) for s in settings)}.values())
-    made = cohorts(missing, size)
+    made = cohorts(missing, lambda spec: size)
     assert Counter(t.id for chunk in made for t in chunk) == Counter(t.id for t in missing)
     for chunk in made:
         assert 1 <= len(chunk) <= size
         assert len({cohort_key(t.spec) for t in chunk}) == 1
-    assert made == cohorts(missing, size)
+    assert made == cohorts(missing, lambda spec: size)
     if size == 1:
         assert [chunk[0] for chunk in made] == missing
 

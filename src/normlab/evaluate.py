@@ -10,12 +10,12 @@ import torch.nn.functional as F
 
 from normlab.batches import Images
 from normlab.network import Network
+from normlab.plan import EVALUATION_BATCH
 from normlab.randomness import numpy_generator
 from normlab.result import Mistake
 
-EVALUATION_BATCH = 250  # chosen: large enough that a bigger one is no faster, small enough for the cache
 MISTAKES = 25  # kept of each trial: a page of pictures
-RECOMPUTE_IMAGES = 10_000  # 10³ to 10⁴ images are enough to recompute statistics (PreciseBN; Wu & Johnson 2021)
+RECOMPUTE_IMAGES = 2_500  # 10³ to 10⁴ images are enough to recompute statistics (PreciseBN; Wu & Johnson 2021)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +36,17 @@ def evaluate(
     data: Images,
     *,
     autocast: torch.autocast,
-    batch_size: int = EVALUATION_BATCH,
+    batch_size: int | None = None,
     shuffle: bool = False,
 ) -> Evaluation:
     """Runs the network as it stands, in training or inference mode, over all images. `shuffle` mixes the classes
-    within batches, by a fixed order, where a batch's statistics matter."""
+    within batches, by a fixed order, where a batch's statistics matter; there `batch_size` does, too."""
     trials, classes, device = network.num_trials, network.num_classes, data.labels.device
     order = image_order(data) if shuffle else torch.arange(len(data), device=device)
     losses = torch.zeros(trials, dtype=torch.float64, device=device)
     predicted = torch.empty(len(data), trials, dtype=torch.int64, device=device)
     confidence = torch.empty(len(data), trials, device=device)
-    for index in split_batches(order, batch_size):
+    for index in split_batches(order, batch_size or max(1, EVALUATION_BATCH // trials)):
         with autocast:
             logits = network(data.inputs(index.expand(trials, -1)))
         logits_BTK = logits.to(torch.promote_types(logits.dtype, torch.float32)).view(len(index), trials, classes)

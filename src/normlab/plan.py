@@ -17,6 +17,7 @@ from normlab.store import State, Store
 from normlab.study import Study
 from normlab.trial import NEEDS_TWO_VALUES, SETTINGS, TrialSpec
 
+EVALUATION_BATCH = 250  # images of all trials together: a larger batch is no faster, a smaller one fits the cache
 TRAINING_PASSES = 3  # the backward pass costs about twice the forward one
 FLOPS_PER_MAC = 2
 
@@ -96,6 +97,15 @@ def training_flops(spec: TrialSpec, num_train: int, channels: int, image_size: i
     return float(FLOPS_PER_MAC * TRAINING_PASSES * macs * num_train * copies * spec.epochs)
 
 
+def training_bytes(spec: TrialSpec, channels: int, image_size: int) -> float:
+    """Memory that one trial of a cohort needs, roughly: weights, gradients and moments; what the layers of a batch
+    keep for the backward pass; and the two largest maps of a batch of evaluation."""
+    rows = list(layer_shapes(parse_notation(spec.network), channels, image_size))
+    weights = sum(row.weights + row.biases for row in rows)
+    maps = [math.prod(row.shape) for row in rows]
+    return 4.0 * (4 * weights + 3 * spec.batch_size * sum(maps) + 2 * EVALUATION_BATCH * max(maps))
+
+
 @contextmanager
 def _placed(study: Study) -> Iterator[None]:
     """Puts the place in front of a complaint that begins with its setting's name."""
@@ -160,19 +170,27 @@ def speed_class(spec: TrialSpec) -> tuple[object, ...]:
     return (spec.network, spec.norm, spec.activation, spec.batch_size, spec.precision, spec.image_size, spec.augment)
 
 
-def cohorts(missing: Sequence[Trial], size: int) -> list[list[Trial]]:
-    """Groups trials that may be trained as one program, at most `size` together, in the order of the plan.
+def cohorts(missing: Sequence[Trial], size: Callable[[TrialSpec], int]) -> list[list[Trial]]:
+    """Groups trials that may be trained as one program, at most `size` of their spec together and as evenly as can
+    be, in the order of the plan.
 
-    A pure function of what was missing: the same study, resumed, makes the same cohorts.
+    A pure function of what was missing and of the sizes: the same study, begun again, makes the same cohorts.
     """
-    groups: dict[tuple[object, ...], list[list[Trial]]] = {}
-    for trial in missing:
-        chunks = groups.setdefault(cohort_key(trial.spec), [])
-        if not chunks or len(chunks[-1]) >= size:
-            chunks.append([])
-        chunks[-1].append(trial)
     position = {trial.id: i for i, trial in enumerate(missing)}
-    return sorted(itertools.chain.from_iterable(groups.values()), key=lambda chunk: position[chunk[0].id])
+    chunks = []
+    for group in cohort_groups(missing):
+        parts = math.ceil(len(group) / size(group[0].spec))
+        bounds = [len(group) * part // parts for part in range(parts + 1)]
+        chunks += [group[start:stop] for start, stop in itertools.pairwise(bounds)]
+    return sorted(chunks, key=lambda chunk: position[chunk[0].id])
+
+
+def cohort_groups(missing: Sequence[Trial]) -> list[list[Trial]]:
+    """The trials that could share a cohort, were it large enough."""
+    groups: dict[tuple[object, ...], list[Trial]] = {}
+    for trial in missing:
+        groups.setdefault(cohort_key(trial.spec), []).append(trial)
+    return list(groups.values())
 
 
 # What may differ between the trials of a cohort; everything else must agree.

@@ -5,7 +5,7 @@ Each returns one number a trial, of T trials. The layers they look at are the we
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -13,16 +13,17 @@ from torch import nn
 
 from normlab.batches import Images
 from normlab.cohort import Convolution, Linear
-from normlab.evaluate import EVALUATION_BATCH, image_order, plain_training_mode, split_batches
+from normlab.evaluate import image_order, plain_training_mode, split_batches
 from normlab.network import Network
+from normlab.plan import EVALUATION_BATCH
 
-PROBE_PIXELS = EVALUATION_BATCH * 32 * 32  # of a batch whose activations are kept for the backward pass
+PROBE_PIXELS = 64 * 32 * 32  # of a batch whose activations are kept for the backward pass
 MIN_IMAGES = 16  # however large: no more memory than a step of training with the usual batch
 VANISHED = 38.0  # decades of float32's normal numbers: the spread where some layer's gradient is exactly zero
 
 
 @torch.no_grad()
-def dead_channels(network: Network, data: Images) -> list[float]:
+def dead_channels(network: Network, data: Images, *, autocast: torch.autocast | None = None) -> list[float]:
     """Share of channels and dense units whose input to the activation is never above zero, over all images, in
     inference mode. A ReLU there gives zero and passes no gradient; a leaky one is merely linear (Lu et al. 2020)."""
     highest: dict[str, torch.Tensor] = {}
@@ -37,7 +38,7 @@ def dead_channels(network: Network, data: Images) -> list[float]:
         module.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs[0]))
         for name, module in activations.items()
     ]
-    with _removed(hooks):
+    with _removed(hooks), autocast or nullcontext():
         for index in split_batches(torch.arange(len(data), device=data.labels.device), EVALUATION_BATCH):
             network(data.inputs(index.expand(network.num_trials, -1)))
     dead_TC = torch.cat([(peak <= 0).view(network.num_trials, -1) for peak in highest.values()], dim=1)
@@ -47,7 +48,7 @@ def dead_channels(network: Network, data: Images) -> list[float]:
 @torch.enable_grad()
 def gradient_spread(network: Network, train: Images) -> list[float]:
     """Decades between the largest and the smallest gradient over depth: log10 of the ratio of the root mean squares
-    of ∂L/∂h, h the output of a weighted layer, on one batch of training images (250 of 32×32 pixels, fewer of larger
+    of ∂L/∂h, h the output of a weighted layer, on one batch of training images (64 of 32×32 pixels, fewer of larger
     ones) with batch statistics, without dropout.
 
     0 where gradients neither vanish nor explode over depth (after Glorot & Bengio 2010, fig. 7; Yang et al. 2019).

@@ -1,18 +1,21 @@
-"""How fast this machine trains: from earlier results of a study, else measured for a second. For plans alone."""
+"""How fast this machine trains, one trial or several as one program: from earlier results, else measured."""
 
 import time
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from normlab import datasets
 from normlab.grid import Trial
 from normlab.notation import forward_macs
-from normlab.plan import FLOPS_PER_MAC, TRAINING_PASSES, speed_class
+from normlab.plan import FLOPS_PER_MAC, TRAINING_PASSES, speed_class, training_bytes
 from normlab.provenance import processor
 from normlab.store import Store
 from normlab.trial import TrialSpec
 
 MEASURE_SECONDS = 1.0
+COHORT_SECONDS = 0.3  # for each size of a cohort
+GAIN = 1.03  # a larger cohort must be faster by this
 MAX_MEASURED = 6  # classes of trials that are measured; further ones borrow the median rate
 
 
@@ -42,10 +45,32 @@ def worker_rates(store: Store, trials: Iterable[Trial], device: str) -> Callable
 
 
 def measure_rate(spec: TrialSpec, device: str) -> float:
-    """FLOP/s of training steps of one trial on random images, one thread, after two steps of warm-up."""
+    """FLOP/s of training steps of one trial on random images, one thread."""
+    info = datasets.describe(spec.data, image_size=spec.image_size)
+    macs = forward_macs(spec.network, info.channels, info.image_size)
+    flops = FLOPS_PER_MAC * TRAINING_PASSES * macs * spec.batch_size
+    return flops / float(np.median(_step_seconds(spec, 1, device, MEASURE_SECONDS)))
+
+
+def best_cohort(spec: TrialSpec, device: str, most: int, memory_bytes: float) -> int:
+    """How many trials like this one, at most `most`, train fastest as one program: sizes are doubled and timed
+    until two in a row gain nothing, or would need more memory than there is."""
+    info = datasets.describe(spec.data, image_size=spec.image_size)
+    needed = training_bytes(spec, info.channels, info.image_size)
+    best, best_rate, size, misses = 1, 0.0, 1, 0
+    while size <= most and misses < 2 and (size == 1 or size * needed <= memory_bytes):
+        rate = size / min(_step_seconds(spec, size, device, COHORT_SECONDS))
+        misses = 0 if rate > GAIN * best_rate else misses + 1
+        if misses == 0:
+            best, best_rate = size, rate
+        size *= 2
+    return best
+
+
+def _step_seconds(spec: TrialSpec, trials: int, device: str, seconds: float) -> list[float]:
+    """The times of training steps of `trials` trials, at least three, after two that warm up."""
     import torch
 
-    from normlab import datasets
     from normlab.batches import as_images
     from normlab.train import Step, make_network
     from normlab.worker import prepare_process
@@ -56,14 +81,12 @@ def measure_rate(spec: TrialSpec, device: str) -> float:
     pixels = generator.integers(0, 256, (spec.batch_size, info.image_size, info.image_size, info.channels), np.uint8)
     labels = generator.integers(0, len(info.classes), spec.batch_size)
     data = as_images(pixels, labels, pixels="unit", reference=pixels, device=torch.device(device))
-    step = Step([spec], make_network([spec], data, 1000), torch.device(device))
-    index = torch.arange(spec.batch_size, device=device).expand(1, -1)
-    done, started = -2, time.perf_counter()
-    while done < 1 or time.perf_counter() - started < MEASURE_SECONDS:
-        if done == 0:
-            started = time.perf_counter()
-        float(step(data.inputs(index), data.labels[index].T, [0.0])[0].sum())
-        done += 1
-    seconds = (time.perf_counter() - started) / done
-    macs = forward_macs(spec.network, info.channels, info.image_size)
-    return FLOPS_PER_MAC * TRAINING_PASSES * macs * spec.batch_size / seconds
+    specs = [spec.model_copy(update={"seed": seed}) for seed in range(trials)]
+    step = Step(specs, make_network(specs, data, 1000), torch.device(device))
+    index = torch.arange(spec.batch_size, device=device).expand(trials, -1)
+    times: list[float] = []
+    while len(times) < 5 or sum(times[2:]) < seconds:
+        started = time.perf_counter()
+        float(step(data.inputs(index), data.labels[index].T, [0.0] * trials)[0].sum())
+        times.append(time.perf_counter() - started)
+    return times[2:]

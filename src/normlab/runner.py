@@ -7,10 +7,12 @@ never lost, and what was under way goes on in the next run from its last checkpo
 
 import contextlib
 import json
+import math
 import os
 import queue
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,15 +25,19 @@ from pathlib import Path
 from typing import Any
 
 from normlab import datasets
+from normlab.datasets import cache
 from normlab.errors import UsageError
 from normlab.grid import Trial
-from normlab.plan import Plan, cohorts, make_plan
+from normlab.plan import Plan, cohort_groups, cohort_key, cohorts, make_plan, speed_class
 from normlab.provenance import environment
 from normlab.result import Result, details_from_json
 from normlab.store import HEARTBEAT_SECONDS, Store
 from normlab.study import Study
+from normlab.trial import TrialSpec
 
 TICK_SECONDS = 0.5
+MAX_COHORT = 32
+WORTH_MEASURING = 1e10  # FLOPs a worker: a second of work, at the pace of small networks
 GRACE_SECONDS = 30.0  # after the deadline, to end an epoch that took longer than those before it
 
 
@@ -68,7 +74,7 @@ def run(
     store: Store | None = None,
     workers: int | None = None,
     device: str = "auto",
-    cohort: int = 1,
+    cohort: int | None = None,
     save_weights: bool = False,
     fail_fast: bool = False,
     hours: float | None = None,
@@ -76,7 +82,8 @@ def run(
 ) -> RunSummary:
     """Trains the missing trials of a study, or of a plan made of several, and stores their results.
 
-    `workers` processes (default: one a core, on a GPU one) take cohorts of up to `cohort` trials. KeyboardInterrupt
+    `workers` processes (default: one a core, on a GPU one) take cohorts of up to `cohort` trials, or of as many as a
+    quick measurement shows to be fastest; what it found is remembered for this machine. KeyboardInterrupt
     leaves the store in order: finished trials stay, running ones are given up. After `hours` training stops at the end
     of an epoch. Cohorts that have a checkpoint come first.
     """
@@ -90,13 +97,11 @@ def run(
     for trial in plan.missing():
         store.set_aside(trial.id)  # a damaged record, if any
     count = workers or ((os.cpu_count() or 1) if device == "cpu" else 1)
-    chunks = _resumable(plan, store)
-    resumed = {trial.id for chunk in chunks for trial in chunk}
-    chunks += cohorts([trial for trial in plan.missing() if trial.id not in resumed], cohort)
     runner = _Run(
         plan,
         store,
-        chunks,
+        workers=min(count, len(plan.missing())),
+        cohort=cohort,
         device=device,
         save_weights=save_weights,
         fail_fast=fail_fast,
@@ -105,7 +110,7 @@ def run(
     )
     started = time.monotonic()
     try:
-        runner.go(min(count, len(chunks)))
+        runner.go()
         runner.summary.left = runner.summary.stopped + sum(map(len, runner.waiting))
     finally:
         runner.close()
@@ -164,15 +169,17 @@ class _Run:
         self,
         plan: Plan,
         store: Store,
-        chunks: Sequence[list[Trial]],
         *,
+        workers: int,
+        cohort: int | None,
         device: str,
         save_weights: bool,
         fail_fast: bool,
         deadline: float | None,
         report: Callable[[RunStatus], None],
     ) -> None:
-        self.plan, self.store, self.waiting = plan, store, list(chunks)
+        self.plan, self.store, self.num_workers, self.cohort = plan, store, workers, cohort
+        self.waiting: list[list[Trial]] = []
         self.device, self.fail_fast, self.deadline, self.report = device, fail_fast, deadline, report
         self.weights_folder = tempfile.mkdtemp(prefix=".weights-", dir=store.root) if save_weights else None
         self.workers: list[_Worker] = []
@@ -180,17 +187,20 @@ class _Run:
         already = plan.count("finished") + plan.count("diverged")
         self.summary = RunSummary(already_finished=already)
         self.diverged_before = plan.count("diverged")
-        self.total_flops = sum(plan.flops[trial.id] for chunk in chunks for trial in chunk)
+        self.total_flops = sum(plan.flops[trial.id] for trial in plan.missing())
         self.done_flops, self.done_images = 0.0, 0
         self.claims: set[str] = set()
         self.resumed_flops, self.resumed_images = 0.0, 0  # of those done, what earlier runs did
         self.environment = environment()  # now, before anyone edits the code while it runs
         self.began = time.monotonic()
 
-    def go(self, count: int) -> None:
+    def go(self) -> None:
         """Starts workers and serves them until nothing waits and nothing runs."""
-        for _ in range(count):
+        for _ in range(self.num_workers):
             self.workers.append(self._start_worker())
+        self.waiting = _resumable(self.plan, self.store)
+        resumed = {trial.id for chunk in self.waiting for trial in chunk}
+        self._form_cohorts([trial for trial in self.plan.missing() if trial.id not in resumed])
         for worker in list(self.workers):
             self._assign(worker)
         beat = time.monotonic()
@@ -280,18 +290,8 @@ class _Run:
             worker.started = datetime.now(UTC).isoformat(timespec="seconds")
             specs = [trial.spec.model_dump(mode="json") for trial in claimed]
             checkpoint = str(self.store.checkpoint_folder([trial.id for trial in claimed]).absolute())
-            request = json.dumps(
-                {
-                    "specs": specs,
-                    "weights": self.weights_folder,
-                    "checkpoint": checkpoint,
-                    "deadline": self.deadline,
-                }
-            )
-            assert worker.process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):  # a dead worker is heard of by its listener
-                worker.process.stdin.write(request + "\n")
-                worker.process.stdin.flush()
+            request = {"specs": specs, "weights": self.weights_folder}
+            _ask(worker, request | {"checkpoint": checkpoint, "deadline": self.deadline})
             return
 
     def _claim(self, trial: Trial) -> bool:
@@ -307,6 +307,42 @@ class _Run:
     def _next_chunks(self) -> Iterator[list[Trial]]:
         while self.waiting and not self._is_over():
             yield self.waiting.pop(0)
+
+    def _form_cohorts(self, missing: Sequence[Trial]) -> None:
+        """Groups what is missing. Without a size from the user, each kind of trial that will take its time is tried
+        out on all workers at once, as they will run; every worker then gets its share of the kind."""
+        if self.cohort is not None:
+            self.waiting += cohorts(missing, lambda spec: self.cohort or 1)
+            return
+        sizes: dict[tuple[object, ...], int] = {}
+        for group in cohort_groups(missing):
+            spec, most = group[0].spec, math.ceil(len(group) / self.num_workers)
+            best = 1
+            if most > 1 and sum(self.plan.flops[trial.id] for trial in group) > WORTH_MEASURING * self.num_workers:
+                machine = (
+                    f"{self.environment['processor']} {self.environment['torch']} {self.device} {self.num_workers}"
+                )
+                known = f"cohort {machine} {speed_class(spec)}"
+                best = int(cache.remembered(known, lambda spec=spec: str(self._measure(spec))))  # type: ignore[misc]
+            sizes[cohort_key(spec)] = min(best, most)
+        self.waiting += cohorts(missing, lambda spec: sizes[cohort_key(spec)])
+
+    def _measure(self, spec: TrialSpec) -> int:
+        """The size of cohort that most workers, measuring at the same time, find fastest."""
+        request = {
+            "measure": spec.model_dump(mode="json"),
+            "most": MAX_COHORT,
+            "memory": _free_bytes() / self.num_workers,
+        }
+        for worker in self.workers:
+            _ask(worker, request)
+        answers: list[int] = []
+        while len(answers) < len(self.workers):
+            worker, line = self.messages.get()
+            answers.append(json.loads(line).get("cohort", 1) if line else 1)  # what failed or died is left alone
+            if not line:
+                self.workers[self.workers.index(worker)] = self._start_worker()
+        return statistics.median_low(answers)
 
     def _is_over(self, grace_seconds: float = 0.0) -> bool:
         return self.deadline is not None and time.time() > self.deadline + grace_seconds
@@ -387,6 +423,24 @@ class _Run:
             self.store.remove_checkpoint([trial.id for trial in held])
         if self.fail_fast and held:
             self.waiting.clear()
+
+
+def _ask(worker: _Worker, request: dict[str, Any]) -> None:
+    assert worker.process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # a dead worker is heard of by its listener
+        worker.process.stdin.write(json.dumps(request) + "\n")
+        worker.process.stdin.flush()
+
+
+def _free_bytes() -> float:
+    """Half of the memory that nobody uses now."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return 512.0 * int(line.split()[1])
+    with contextlib.suppress(OSError, ValueError):
+        return 0.25 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 1e9
 
 
 def _death(worker: _Worker) -> str:

@@ -146,7 +146,7 @@ def train(
 
     others = evaluate_other_statistics(network, train_set, test_set, batch_size=spec.batch_size, autocast=autocast)
     measured = state.measured | {f"test_accuracy_{name}": other.accuracy.tolist() for name, other in others.items()}
-    measured |= {"dead_channels": _finite_all(dead_channels(network, test_set))}
+    measured |= {"dead_channels": _finite_all(dead_channels(network, test_set, autocast=autocast))}
     measured |= {"gradient_spread": _finite_all(gradient_spread(network, train_set))}
     outcomes, seconds = [], time.monotonic() - began
     for trial, (curves, diverged_epoch) in enumerate(zip(state.curves, state.diverged_epochs, strict=True)):

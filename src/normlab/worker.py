@@ -1,9 +1,10 @@
 """A worker process: trains the cohorts it is sent, one at a time, and sends back what was measured.
 
-It speaks JSON lines, on standard input `{"specs": [...], "weights": folder or null, "checkpoint": folder or null,
-"deadline": seconds since the epoch or null}`, on standard output `{"progress": ...}`, then `{"outcomes": [...]}`,
-`{"stopped": true}` at the deadline, or `{"failed": reason}`. It reads data sets from the cache and writes no results;
-with `weights` it leaves each trial's weights in that folder for the runner. Started by `runner.py`.
+It speaks JSON lines. Sent `{"specs": [...], "weights": folder or null, "checkpoint": folder or null, "deadline":
+seconds since 1970 or null}`, it answers `{"progress": ...}`, then `{"outcomes": [...]}`, `{"stopped": true}` at the
+deadline, or `{"failed": reason}`. Sent `{"measure": spec, "memory": bytes, "most": N}`, it answers `{"cohort": size}`:
+how many trials of this kind, at most N, train fastest together. It reads data sets from the cache and writes no
+results; with `weights` it leaves each trial's weights in that folder for the runner. Started by `runner.py`.
 """
 
 import ctypes
@@ -31,7 +32,10 @@ def main(device: str, threads: int) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            _send(channel, {"outcomes": _train(request, torch.device(device), channel)})
+            if "measure" in request:
+                _send(channel, {"cohort": _measure(request, device)})
+            else:
+                _send(channel, {"outcomes": _train(request, torch.device(device), channel)})
         except Stopped:
             _send(channel, {"stopped": True})
         except Exception as error:  # whatever it is, it belongs to these trials alone
@@ -73,6 +77,16 @@ def _train(request: dict[str, Any], device: torch.device, channel: TextIO) -> li
             reply["weights_file"] = _save_weights(Path(request["weights"]) / f"{os.getpid()}-{position}", weights)
         replies.append(reply)
     return replies
+
+
+def _measure(request: dict[str, Any], device: str) -> int:
+    from normlab.rates import best_cohort
+
+    spec = TrialSpec.model_validate_json(json.dumps(request["measure"]))
+    memory = float(request["memory"])
+    if torch.device(device).type == "cuda":
+        memory = 0.6 * torch.cuda.mem_get_info()[0]
+    return best_cohort(spec, device, request["most"], memory)
 
 
 def load_split(spec: TrialSpec) -> Split:
