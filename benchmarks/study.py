@@ -27,7 +27,7 @@ from normlab.datasets.split import split_images
 from normlab.errors import UsageError
 from normlab.provenance import environment
 
-TRIALS, EPOCHS, TRAIN_IMAGES, TEST_IMAGES = 16, 3, 10_000, 2_000
+TRIALS, EPOCHS, TRAIN_IMAGES, TEST_IMAGES = 16, 2, 10_000, 2_000
 PEERS = Path(__file__).parent / "peers"
 STUDY = """question: How fast is a study of {trials} trials?
 base: {{data: "{data}", split: official, train_images: {train}, test_images: {test}, norm: batch, epochs: {epochs},

@@ -86,7 +86,14 @@ def test_cohorts_hold_every_trial_once_and_only_trials_of_one_shape(settings: li
 
 def test_seeds_rates_and_slopes_may_share_a_cohort_and_norms_may_not() -> None:
     base = cohort_key(spec())
-    for free in ({"seed": 3}, {"learning_rate": 0.1}, {"slope": 0.3}, {"schedule": "cosine"}, {"weight_decay": 0.1}):
+    for free in (
+        {"seed": 3},
+        {"learning_rate": 0.1},
+        {"slope": 0.3},
+        {"schedule": "cosine"},
+        {"weight_decay": 0.1},
+        {"norm_momentum": 0.1},
+    ):
         assert cohort_key(spec(**free)) == base
     for own in ({"norm": "batch"}, {"activation": "relu"}, {"batch_size": 8}, {"precision": "bfloat16"}, {"epochs": 2}):
         assert cohort_key(spec(**own)) != base

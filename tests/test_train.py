@@ -136,6 +136,8 @@ def test_a_trial_in_a_cohort_follows_the_losses_it_has_alone(data: st.DataObject
             seed=data.draw(st.integers(0, 5)),
             learning_rate=data.draw(st.sampled_from([1e-4, 1e-3, 1e-2])),
             slope=data.draw(st.sampled_from([0.01, 0.3])),
+            network=NETWORK.replace("0.5", data.draw(st.sampled_from(["0", "0.2", "0.5"]))),
+            norm_momentum=data.draw(st.sampled_from([0.01, 0.2])),
             weight_decay=data.draw(st.sampled_from([0.0, 0.01])),
         )
         for _ in range(data.draw(st.integers(2, 8)))

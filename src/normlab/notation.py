@@ -97,6 +97,11 @@ def num_classes(layers: tuple[Layer, ...]) -> int:
     return last.units
 
 
+def dropout_rates(text: str) -> tuple[float, ...]:
+    """The rates of a network's dropout layers, in their order."""
+    return tuple(layer.rate for layer in parse_notation(text) if isinstance(layer, Dropout))
+
+
 def layer_shapes(layers: tuple[Layer, ...], in_channels: int, image_size: int) -> Iterator[LayerShape]:
     """The rows of a network's table, in the order of computation, for square images of `image_size` pixels.
 

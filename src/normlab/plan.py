@@ -193,14 +193,16 @@ def cohort_groups(missing: Sequence[Trial]) -> list[list[Trial]]:
     return list(groups.values())
 
 
-# What may differ between the trials of a cohort; everything else must agree.
+# What may differ between the trials of a cohort, with the rates of dropout; everything else must agree.
 FREE_IN_COHORT = frozenset(
     {
         "seed", "learning_rate", "beta1", "beta2", "optimizer_eps", "momentum", "nesterov", "weight_decay", "schedule",
-        "step_at", "step_factors", "warmup_epochs", "slope", "rotation_degrees", "shift_fraction", "horizontal_flip",
+        "step_at", "step_factors", "warmup_epochs", "slope", "norm_momentum", "rotation_degrees", "shift_fraction",
+        "horizontal_flip",
     }
 )  # fmt: skip
 
 
 def cohort_key(spec: TrialSpec) -> tuple[object, ...]:
-    return tuple(value for name, value in spec.model_dump().items() if name not in FREE_IN_COHORT)
+    shared = {name: value for name, value in spec.model_dump().items() if name not in FREE_IN_COHORT}
+    return tuple((shared | {"network": re.sub("Dropout[^-]*", "Dropout", spec.network)}).values())

@@ -22,6 +22,7 @@ from normlab.datasets.split import Split
 from normlab.evaluate import Evaluation, confident_mistakes, evaluate, evaluate_other_statistics
 from normlab.network import Network, build_network
 from normlab.norms.renorm import ramp_for
+from normlab.notation import dropout_rates
 from normlab.optim import Optimizer
 from normlab.probes import dead_channels, gradient_spread
 from normlab.randomness import torch_generator
@@ -188,10 +189,10 @@ class Step:
 def make_network(specs: Sequence[TrialSpec], data: Images, total_steps: int) -> Network:
     """The initialized network of a cohort."""
     spec = specs[0]
-    settings: dict[str, object] = {"eps": spec.norm_eps, "momentum": spec.norm_momentum}
+    settings: dict[str, object] = {"eps": spec.norm_eps, "momentum": [s.norm_momentum for s in specs]}
     if spec.norm == "renorm" and spec.renorm_schedule == "fraction":
         settings["schedule"] = ramp_for(total_steps)
-    return build_network(
+    network = build_network(
         spec.network,
         norm=spec.norm,
         norm_position=spec.norm_position,
@@ -205,6 +206,9 @@ def make_network(specs: Sequence[TrialSpec], data: Images, total_steps: int) -> 
         num_trials=len(specs),
         seed=[s.seed for s in specs],
     )
+    for position, dropout in enumerate(network.dropouts()):
+        dropout.rates = tuple(dropout_rates(s.network)[position] for s in specs)
+    return network
 
 
 def weights_of(network: Network, trial: int) -> dict[str, torch.Tensor]:

@@ -4,9 +4,10 @@ Each takes [N, T·C] or [N, T·C, H, W] and has, where its kind has them, `weigh
 moving averages as buffers. A layer that keeps moving averages inherits from `StatisticsNorm`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from normlab.errors import UsageError, unknown
@@ -17,20 +18,22 @@ from normlab.norms.statistics import StatisticsNorm
 
 __all__ = ["NORMS", "BatchNorm", "BatchRenorm", "MeanOnlyBatchNorm", "RampedClip", "StatisticsNorm", "build_norm"]
 
+Share = float | torch.Tensor
 
-def _none(num_features: int, **_: float) -> nn.Module:
+
+def _none(num_features: int, **_: Any) -> nn.Module:
     return nn.Identity()
 
 
-def _batch(num_features: int, *, eps: float, momentum: float) -> nn.Module:
+def _batch(num_features: int, *, eps: float, momentum: Share) -> nn.Module:
     return BatchNorm(num_features, eps=eps, momentum=momentum, scale=True)
 
 
-def _batch_no_gamma(num_features: int, *, eps: float, momentum: float) -> nn.Module:
+def _batch_no_gamma(num_features: int, *, eps: float, momentum: Share) -> nn.Module:
     return BatchNorm(num_features, eps=eps, momentum=momentum, scale=False)
 
 
-def _mean_only(num_features: int, *, eps: float, momentum: float) -> nn.Module:
+def _mean_only(num_features: int, *, eps: float, momentum: Share) -> nn.Module:
     return MeanOnlyBatchNorm(num_features, momentum=momentum)
 
 
@@ -38,7 +41,7 @@ def _renorm(
     num_features: int,
     *,
     eps: float,
-    momentum: float,
+    momentum: Share,
     r_max: float | None = None,
     d_max: float | None = None,
     schedule: RampedClip | None = None,
@@ -49,7 +52,7 @@ def _renorm(
     return BatchRenorm(num_features, eps=eps, momentum=momentum, clip=clip)
 
 
-def _renorm_unclipped(num_features: int, *, eps: float, momentum: float) -> nn.Module:
+def _renorm_unclipped(num_features: int, *, eps: float, momentum: Share) -> nn.Module:
     return BatchRenorm(num_features, eps=eps, momentum=momentum, clip=fixed_clip(float("inf"), float("inf")))
 
 
@@ -64,13 +67,25 @@ NORMS: dict[str, Callable[..., nn.Module]] = {
 
 
 def build_norm(
-    kind: str, num_features: int, *, num_trials: int = 1, eps: float = 1e-3, momentum: float = 0.01, **settings: Any
+    kind: str,
+    num_features: int,
+    *,
+    num_trials: int = 1,
+    eps: float = 1e-3,
+    momentum: float | Sequence[float] = 0.01,
+    **settings: Any,
 ) -> nn.Module:
     """A normalization layer of a kind in `NORMS` for `num_trials` × `num_features` channels.
 
-    `momentum` is the share of the new batch in a moving average (PyTorch's sense; Keras's is one minus it). `renorm`
+    `momentum` is the share of the new batch in a moving average (PyTorch's sense; Keras's is one minus it), one for
+    all trials or one a trial. `renorm`
     also takes `r_max` and `d_max`, fixed clips, or `schedule`, a `RampedClip`; without either it follows Ioffe 2017.
     """
     if kind not in NORMS:
         raise UsageError(unknown("norm", kind, NORMS))
-    return NORMS[kind](num_trials * num_features, eps=eps, momentum=momentum, **settings)
+    share: float | torch.Tensor
+    if isinstance(momentum, Sequence):
+        share = torch.tensor(momentum).repeat_interleave(num_features) if len(set(momentum)) > 1 else momentum[0]
+    else:
+        share = momentum
+    return NORMS[kind](num_trials * num_features, eps=eps, momentum=share, **settings)

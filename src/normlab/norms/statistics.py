@@ -24,4 +24,5 @@ class StatisticsNorm(nn.Module):
 
     def move(self, average_C: torch.Tensor, value_C: torch.Tensor) -> None:
         """A moving average takes its share of a new value."""
-        average_C.lerp_(value_C, self.momentum)
+        share = self.momentum
+        average_C.lerp_(value_C, share if isinstance(share, float | int) else share.to(average_C))
