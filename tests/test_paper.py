@@ -18,14 +18,13 @@ from normlab.paper import (
     compare_numbers,
     judge,
     scales_of,
-    seeds_words,
     three_evaluations,
 )
 from normlab.paper_report import scale_differences, small_batch_words, write_paper_report
 from normlab.result import Result
 from normlab.store import Store
 from normlab.study import Study
-from normlab.table import StudyTable, read_table
+from normlab.table import StudyTable, read_table, seeds_words
 from tests.test_table import fingerprint, make_store
 
 PAPER = Paper.load()
@@ -55,7 +54,8 @@ class OneTable:
                 scores = accuracy.get((trial.spec.norm, trial.spec.batch_size))
                 if scores is None:
                     continue
-                value = scores[trial.spec.seed]
+                seed = trial.spec.seed  # the seeds of two arms run against each other: nothing to pair them by
+                value = scores[seed if trial.spec.norm == "none" else -1 - seed]
                 self.store.save(
                     Result(
                         id=trial.id,

@@ -77,9 +77,9 @@ def test_a_report_is_a_page_with_its_numbers_and_figures_beside_it(written: tupl
     _, path = written
     assert path.name == "report.html"
     assert {file.name for file in path.parent.iterdir()} == {
-        "report.html", "report.md", "arms.csv", "contrasts.csv", "results.json", "figure-1-learning-rate.svg",
-        "figure-1-learning-rate.png", "figure-2-norm.svg", "figure-2-norm.png", "figure-3-curves.svg",
-        "figure-3-curves.png",
+        "report.html", "report.md", "results.json",
+        *(f"{name}.{kind}" for name in ("arms", "contrasts") for kind in ("csv", "tex")),
+        *(f"figure-{n}.{kind}" for n in ("1-learning-rate", "2-norm", "3-curves") for kind in ("svg", "pdf", "png")),
     }  # fmt: skip
 
 
@@ -179,11 +179,11 @@ def test_an_interval_without_zero_is_higher_or_lower_by_so_much(tmp_path: Path) 
         return (0.9 if spec.norm == "batch" else 0.8) + 0.01 * spec.seed
 
     assert answer(tmp_path / "up", clear, ONE_RATE) == [
-        "Test accuracy, norm batch is higher than none by 10.00 points [+7.73, +12.27] (n = 3 and 3)."
+        "Test accuracy, norm batch is better than none by 10.00 points [+7.73, +12.27] (n = 3 and 3)."
     ]
     reverse = ONE_RATE.replace("- norm: [batch, none]", "- norm: [none, batch]")
     assert answer(tmp_path / "down", clear, reverse) == [
-        "Test accuracy, norm none is lower than batch by 10.00 points [-12.27, -7.73] (n = 3 and 3)."
+        "Test accuracy, norm none is worse than batch by 10.00 points [-12.27, -7.73] (n = 3 and 3)."
     ]
 
 
@@ -197,7 +197,7 @@ def test_an_interval_with_zero_is_not_resolved_and_never_no_difference(tmp_path:
 @pytest.mark.parametrize(
     ("accuracy", "expected"),
     [
-        (lambda spec: 0.9 if spec.seed == 0 else None, "cannot be said: too few runs (n = 1 and 1)"),
+        (lambda spec: 0.9 if spec.seed == 0 else None, "cannot be said: n is too small (n = 1 and 1)"),
         (lambda spec: None, "cannot be said yet (n = 0 and 0)"),
         (lambda spec: math.nan, "neither arm has any spread to go by (n = 3 and 3)"),
     ],
@@ -209,7 +209,7 @@ def test_too_little_to_go_by_is_said(tmp_path: Path, accuracy: object, expected:
 def test_many_contrasts_of_one_pair_make_one_sentence(tmp_path: Path) -> None:
     (sentence,) = answer(tmp_path, lambda spec: noisy(spec) if spec.learning_rate > 0.05 else 0.9 + 0.01 * spec.seed)
     assert sentence.startswith(
-        "Test accuracy, norm batch against none at 2 settings: higher at learning rate 0.1 (by 8"
+        "Test accuracy, norm batch against none at 2 settings: better at learning rate 0.1 (by 8"
     )
     assert "not resolved at learning rate 0.001 (n = 3)" in sentence
 

@@ -11,18 +11,24 @@ from scipy import stats as scipy_stats
 from normlab.stats import (
     Difference,
     binomial_error,
+    bootstrap_interval,
+    compare,
     divergence_p,
     equivalence_p,
     holm,
+    is_pairing_shown,
     mean_interval,
+    paired_difference,
     prediction_interval,
     score,
     seeds_for_equivalence,
     seeds_needed,
     shared_seeds,
+    smallest_difference,
+    superiority,
+    t_test_p,
     verdict,
     welch_difference,
-    welch_p,
 )
 
 scores = st.lists(st.integers(0, 10_000).map(lambda k: k / 10_000), min_size=2, max_size=12)
@@ -92,7 +98,7 @@ def test_swapping_the_arms_negates_their_difference(first: list[float], second: 
     assert (one.low is None) == (other.low is None)
     if one.low is not None and other.high is not None:
         assert one.low == pytest.approx(-other.high, abs=1e-12)
-    opposite = {"higher": "lower", "lower": "higher"}
+    opposite = {"better": "worse", "worse": "better"}
     assert verdict(other) == opposite.get(verdict(one), verdict(one))
 
 
@@ -170,10 +176,10 @@ def test_a_diverged_trial_counts_as_chance() -> None:
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [
-        ([0.9, 0.91, 0.92], [0.5, 0.51, 0.52], "higher"),
-        ([0.5, 0.51, 0.52], [0.9, 0.91, 0.92], "lower"),
+        ([0.9, 0.91, 0.92], [0.5, 0.51, 0.52], "better"),
+        ([0.5, 0.51, 0.52], [0.9, 0.91, 0.92], "worse"),
         ([0.9, 0.91, 0.92], [0.9, 0.92, 0.93], "not resolved"),
-        ([0.9], [0.5, 0.51], "too few runs"),
+        ([0.9], [0.5, 0.51], "n too small to say"),
         ([0.1, 0.1], [0.2, 0.2], "no spread"),
     ],
 )
@@ -196,9 +202,9 @@ def test_a_level_outside_0_and_1_is_refused() -> None:
 def test_p_is_that_of_scipys_welch_test() -> None:
     first, second = [0.91, 0.93, 0.92, 0.95], [0.90, 0.89, 0.94]
     expected = scipy_stats.ttest_ind(first, second, equal_var=False).pvalue
-    assert welch_p(welch_difference(first, second)) == pytest.approx(expected, rel=1e-10)
-    assert welch_p(welch_difference(second, first)) == pytest.approx(expected, rel=1e-10)
-    assert welch_p(welch_difference([0.1, 0.1], [0.2, 0.2])) is None
+    assert t_test_p(welch_difference(first, second)) == pytest.approx(expected, rel=1e-10)
+    assert t_test_p(welch_difference(second, first)) == pytest.approx(expected, rel=1e-10)
+    assert t_test_p(welch_difference([0.1, 0.1], [0.2, 0.2])) is None
 
 
 def test_the_test_of_equivalence_is_two_one_sided_tests_of_scipy() -> None:
@@ -273,6 +279,164 @@ def test_corrected_verdicts_are_wrong_about_any_contrast_no_more_often_than_they
     studies = np.random.default_rng(3).normal(0.9, 0.01, (2000, 4, 3))
     wrong = 0
     for arms in studies:
-        corrected = holm([welch_p(welch_difference(arm, arms[0])) for arm in arms[1:]])
+        corrected = holm([t_test_p(welch_difference(arm, arms[0])) for arm in arms[1:]])
         wrong += any(p is not None and p < 0.05 for p in corrected)
     assert wrong / len(studies) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / len(studies))
+
+
+# Paired seeds
+
+
+def by_seed(values: "np.ndarray | list[float]") -> dict[int, float]:
+    return dict(enumerate(map(float, values)))
+
+
+def correlated(rng: np.random.Generator, n: int, rho: float) -> tuple[np.ndarray, np.ndarray]:
+    """Two arms of equal means and spreads whose runs of one seed correlate by rho."""
+    first, own = rng.normal(0.9, 0.01, (2, n))
+    return first, 0.9 + rho * (first - 0.9) + math.sqrt(1 - rho**2) * (own - 0.9)
+
+
+def test_the_paired_interval_is_that_of_scipy() -> None:
+    rng = np.random.default_rng(0)
+    first, second = correlated(rng, 8, 0.9)
+    found, expected = paired_difference(by_seed(first), by_seed(second)), scipy_stats.ttest_rel(first, second)
+    interval = expected.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+    assert t_test_p(found) == pytest.approx(expected.pvalue, rel=1e-9)
+    assert (found.n_first, found.n_second, found.method) == (8, 8, "paired t")
+    with pytest.raises(ValueError, match="share no seed"):
+        paired_difference({0: 0.9}, {1: 0.9})
+
+
+def test_pairing_only_uses_the_seeds_that_both_arms_have() -> None:
+    found = paired_difference({0: 0.9, 1: 0.8, 2: 0.5}, {1: 0.7, 0: 0.85, 3: 0.1})
+    assert (found.n_first, found.difference) == (2, pytest.approx(0.075))
+
+
+def test_seeds_are_paired_where_their_correlation_is_shown_and_nowhere_else() -> None:
+    rng = np.random.default_rng(1)
+    first, second = correlated(rng, 10, 0.95)
+    assert compare(by_seed(first), by_seed(second)).method == "paired t"
+    first, second = correlated(rng, 10, 0.0)
+    assert compare(by_seed(first), by_seed(second)).method == "Welch t"
+    first, second = correlated(rng, 4, 0.9999)  # four pairs are too few to show it
+    assert compare(by_seed(first), by_seed(second)).method == "Welch t"
+    first, second = correlated(rng, 10, 0.999)  # and other seeds are not pairs
+    assert compare(by_seed(first), {seed + 1: value for seed, value in by_seed(second).items()}).method == "Welch t"
+
+
+def test_the_correlation_that_shows_pairing_is_the_critical_one_of_pearsons_test() -> None:
+    rng = np.random.default_rng(2)
+    for n in (5, 10, 20):
+        for _ in range(50):
+            first, second = correlated(rng, n, 0.5)
+            p = scipy_stats.pearsonr(first, second, alternative="greater").pvalue
+            assert is_pairing_shown(shared_seeds(by_seed(first), by_seed(second))) == (p < 0.01)
+
+
+# Rates under known truth, by simulation
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_the_interval_of_a_difference_covers_the_truth_at_least_as_often_as_it_says(n: int, rho: float) -> None:
+    rng, studies = np.random.default_rng(n), 2000
+    held = 0
+    for _ in range(studies):
+        first, second = correlated(rng, n, rho)
+        found = compare(by_seed(first), by_seed(second))
+        assert found.low is not None
+        assert found.high is not None
+        held += found.low <= 0 <= found.high
+    assert held / studies >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / studies)
+    if rho == 0:
+        assert held / studies <= 0.975  # and is not merely wide
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_the_interval_of_a_mean_covers_the_truth_as_often_as_it_says(n: int) -> None:
+    runs = np.random.default_rng(n).normal(0.9, 0.01, (4000, n))
+    held = np.mean([found.low <= 0.9 <= found.high for found in map(mean_interval, runs) if found.low and found.high])
+    assert held == pytest.approx(0.95, abs=3 * math.sqrt(0.05 * 0.95 / len(runs)))
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_a_study_of_equal_arms_has_a_false_verdict_no_more_often_than_it_says(n: int) -> None:
+    """Five arms against the first, as a study compares them, at n = 3, 5 and 10."""
+    studies = np.random.default_rng(10 + n).normal(0.9, 0.01, (1000, 6, n))
+    wrong = 0
+    for arms in studies:
+        found = [compare(by_seed(arm), by_seed(arms[0])) for arm in arms[1:]]
+        corrected = holm([t_test_p(difference) for difference in found])
+        said = {verdict(difference, p) for difference, p in zip(found, corrected, strict=True)}
+        wrong += bool(said & {"better", "worse"})
+    assert wrong / len(studies) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / len(studies))
+
+
+def test_arms_at_the_margin_are_called_equivalent_no_more_often_than_five_times_in_a_hundred() -> None:
+    rng, studies = np.random.default_rng(5), 2000
+    wrong = 0
+    for _ in range(studies):
+        found = welch_difference(rng.normal(0.91, 0.01, 10), rng.normal(0.90, 0.01, 10))
+        wrong += verdict(found, 1.0, equivalence_p(found, 0.01)) == "equivalent"
+    assert wrong / studies <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
+
+
+# Superiority, what could be resolved, and the bootstrap
+
+
+def test_superiority_counts_wins_and_its_interval_is_the_exact_one() -> None:
+    first, second = by_seed([0.9, 0.8, 0.7, 0.95, 0.6]), by_seed([0.8, 0.85, 0.6, 0.9, 0.5])
+    found = superiority(first, second)
+    assert found is not None
+    exact = scipy_stats.binomtest(4, 5).proportion_ci(0.95, method="exact")
+    assert (found.n, found.probability) == (5, 0.8)
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
+    assert superiority({0: 0.9}, {1: 0.8}) is None
+
+
+def test_ties_are_half_a_win_and_widen_the_interval_both_ways() -> None:
+    found = superiority(by_seed([0.9, 0.8, 0.8]), by_seed([0.8, 0.8, 0.9]))
+    assert found is not None
+    assert found.probability == 0.5
+    one, two = (scipy_stats.binomtest(k, 3).proportion_ci(0.95, method="exact") for k in (1, 2))
+    assert (found.low, found.high) == pytest.approx((one.low, two.high))
+    every = superiority(by_seed([0.9, 0.9]), by_seed([0.8, 0.8]))
+    assert every is not None
+    assert (every.probability, every.high) == (1, 1)
+
+
+def test_superiority_covers_the_truth_at_least_as_often_as_it_says() -> None:
+    rng, truth, held = np.random.default_rng(6), float(scipy_stats.norm.cdf(1 / math.sqrt(2))), 0
+    for _ in range(2000):
+        found = superiority(by_seed(rng.normal(1, 1, 5)), by_seed(rng.normal(0, 1, 5)))
+        assert found is not None
+        held += found.low <= truth <= found.high
+    assert held / 2000 >= 0.95
+
+
+@pytest.mark.parametrize(("n", "points"), [(3, 0.86), (5, 0.57), (10, 0.37), (20, 0.25)])
+def test_the_smallest_difference_is_the_one_of_the_table_of_power(n: int, points: float) -> None:
+    """For a spread of 0.28 points between runs, an unpaired t test and a power of 0.8."""
+    runs = np.random.default_rng(n).normal(size=n)
+    runs = 0.28 * (runs - runs.mean()) / runs.std(ddof=1)
+    assert smallest_difference(welch_difference(runs, runs)) == pytest.approx(points, abs=0.006)
+    assert smallest_difference(welch_difference([0.9, 0.9], [0.8, 0.8])) is None
+
+
+def test_a_bootstrap_of_few_runs_is_refused_and_of_many_near_the_t_interval() -> None:
+    with pytest.raises(ValueError, match="at least 10; write mean_interval"):
+        bootstrap_interval([0.9] * 9)
+    runs = np.random.default_rng(0).normal(0.9, 0.01, 40)
+    mean = mean_interval(runs.tolist())
+    assert bootstrap_interval(runs.tolist()) == pytest.approx((mean.low, mean.high), abs=5e-4)
+    assert bootstrap_interval(runs.tolist()) == bootstrap_interval(runs.tolist())
+
+
+def test_arms_within_the_margin_are_equivalent_even_where_their_difference_is_resolved() -> None:
+    found = welch_difference([0.902, 0.9021, 0.9022], [0.9, 0.9001, 0.9])
+    p = equivalence_p(found, 0.01)
+    assert verdict(found, 0.04, p) == "equivalent"
+    assert verdict(found, 0.04, None) == "better"
+    assert verdict(found, 0.2, 0.2) == "not resolved"

@@ -27,7 +27,9 @@ from normlab.table import (
     status_words,
     to_csv,
     to_json,
+    to_latex,
     trial_rows,
+    verdict_words,
 )
 from normlab.trial import TrialSpec
 
@@ -144,7 +146,7 @@ def test_contrasts_are_welch_differences_with_the_measured_correlation(store: St
     rows = contrast_rows(table)
     assert rows[0]["correlation"] == pytest.approx(np.corrcoef(batch, none)[0, 1])
     assert [row["planned"] for row in rows] == [True, True]
-    assert (rows[1]["verdict"], rows[1]["diverged_second"]) == ("higher", 3)
+    assert (rows[1]["verdict"], rows[1]["diverged_second"]) == ("better", 3)
     assert rows[1]["divergence_p"] == pytest.approx(0.1)
     assert rows[0]["divergence_p"] is None
     assert [row["p_holm"] for row in rows] == holm([row["p"] for row in rows])
@@ -162,7 +164,42 @@ def test_a_verdict_goes_by_the_p_value_corrected_for_all_planned_comparisons(sto
     assert first.difference.low > 0
     assert {record.verdict for record in table.contrasts} == {"not resolved"}
     one = read_table(make_study(STUDY.replace("[1e-3, 0.1]", "[1e-3]")), store, fingerprint)
-    assert one.contrasts[0].verdict == "higher"
+    assert one.contrasts[0].verdict == "better"
+
+
+def test_a_margin_in_the_study_allows_the_verdict_equivalent(store: Store) -> None:
+    study = make_study(STUDY + "margin: 2\n")
+    fill(store, study, lambda spec: 0.9 + 0.001 * spec.seed + 0.0005 * (spec.norm == "batch"))
+    table = read_table(study, store, fingerprint)
+    assert {record.verdict for record in table.contrasts} == {"equivalent"}
+    assert {verdict_words(record) for record in table.contrasts} == {"equivalent within ±2"}
+    assert [row["margin"] for row in contrast_rows(table)] == [0.02, 0.02]
+    unmargined = read_table(make_study(), store, fingerprint)
+    assert {record.verdict for record in unmargined.contrasts} == {"not resolved"}
+
+
+def test_what_is_not_resolved_says_what_these_runs_could_and_how_many_would(store: Store) -> None:
+    study = make_study()
+    fill(store, study, lambda spec: 0.9 + 0.01 * spec.seed + 0.01 * (spec.norm == "batch"))
+    table = read_table(study, store, fingerprint)
+    record = table.contrasts[0]
+    assert record.smallest == pytest.approx(0.0307, abs=1e-4)  # 3.07 standard deviations at n = 3
+    assert record.seeds == 17
+    assert verdict_words(record) == "not resolved: about 17 seeds would settle it"
+    row = contrast_summary(table, full=True)[0]
+    assert row["P(A > B)"] == "1.00 [0.29, 1.00]"
+    assert row["seeds"] == "independent, r = 1.00"  # three seeds are too few to pair by
+    assert arm_summary(table, full=True)[0]["test-set error"] == "1.51"
+
+
+def test_five_seeds_that_move_together_are_paired(store: Store) -> None:
+    study = make_study(STUDY.replace("seeds: 3", "seeds: 5"))
+    fill(
+        store, study, lambda spec: 0.9 + 0.01 * spec.seed + (0.005 + 0.0001 * (spec.seed % 2)) * (spec.norm == "batch")
+    )
+    table = read_table(study, store, fingerprint)
+    assert {record.difference.method for record in table.contrasts if record.difference} == {"paired t"}
+    assert {record.verdict for record in table.contrasts} == {"better"}
 
 
 def test_a_study_half_done_reports_what_it_has_and_what_is_missing(store: Store) -> None:
@@ -173,7 +210,7 @@ def test_a_study_half_done_reports_what_it_has_and_what_is_missing(store: Store)
     assert [(row["n"], row["missing"]) for row in rows] == [(2, 1), (2, 1), (2, 1), (0, 3)]
     assert rows[3]["mean"] is None
     assert contrast_rows(table)[1]["difference"] is None
-    assert table.contrasts[1].verdict == "too few runs"
+    assert table.contrasts[1].verdict == "n too small to say"
     assert status_words(table) == "6 of 12 trials are done; 6 missing"
 
 
@@ -238,6 +275,16 @@ def test_csv_and_json_hold_the_same_numbers(store: Store) -> None:
     assert len(tree["trials"]) == 12
 
 
+def test_a_latex_table_has_booktabs_and_every_letter_that_means_something_is_escaped() -> None:
+    rows = [{"level": "50% & {more}_x", "n": "3", "p": "< 0.0001"}, {"level": "a − b", "n": "12", "p": None}]
+    text = to_latex(rows, "Does #1 matter?")
+    assert r"\begin{tabular}{lrr}" in text
+    assert r"50\% \& \{more\}\_x & 3 & $<$ 0.0001 \\" in text
+    assert r"a $-$ b & 12 & -- \\" in text
+    assert r"\caption{Does \#1 matter?}" in text
+    assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
+
+
 def test_without_rows_there_is_no_csv() -> None:
     assert to_csv([]) == ""
 
@@ -285,7 +332,7 @@ def test_the_summary_is_in_per_cent_and_shows_only_counts_that_are_there_and_tha
     }  # fmt: skip
     assert contrast_summary(table)[0] == {
         "contrast": "norm: batch − none at learning_rate 0.001", "n": "3 and 3", "points": "+0.00",
-        "95% Welch t interval": "[-2.27, +2.27]", "Holm's p": "1", "verdict": "not resolved",
+        "95% t interval": "[-2.27, +2.27]", "Holm's p": "1", "verdict": "not resolved",
         "": "planned",
     }  # fmt: skip
 

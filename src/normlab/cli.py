@@ -99,11 +99,30 @@ def _headline(study: "Study") -> str:
 
 @commands.command()
 @_study_arguments
+@click.option("--until-resolved", is_flag=True, help="Add seeds where contrasts are open; the same as seeds=N..MAX.")
+@click.option("--max-seeds", type=click.IntRange(3, 1000), default=20, show_default=True, help="With --until-resolved.")
 @run_options
-def run(study_name: str, overrides: tuple[str, ...], scale: str | None, store_path: str | None, **options: Any) -> int:
+def run(
+    study_name: str, overrides: tuple[str, ...], scale: str | None, store_path: str | None, until_resolved: bool,
+    max_seeds: int, **options: Any,
+) -> int:  # fmt: skip
     """Train what is missing of a study. Run it again to go on where it stopped."""
     study, store = _open(study_name, scale, overrides, store_path)
-    return train_missing(_headline(study), study, store, **options)
+    if until_resolved and not study.looks:
+        overrides = (*overrides, f"seeds={min(len(study.seeds), max_seeds - 1)}..{max_seeds}")
+        study, store = _open(study_name, scale, overrides, store_path)
+    if not study.looks:
+        return train_missing(_headline(study), study, store, **options)
+    from normlab.adaptive import look_words, require_contrasts
+
+    require_contrasts(study)
+    code = train_missing(
+        _headline(study), study, store, on_look=lambda: click.echo(look_words(study, store), err=True), **options
+    )
+    click.echo(look_words(study, store), err=True)
+    arguments = " ".join([study_name, *overrides])
+    click.echo(f"normlab report {arguments} shows it", err=True)
+    return code
 
 
 @commands.command()
@@ -118,8 +137,7 @@ def plan(
     """Show a study's arms and trials, and what the missing ones cost. Trains nothing."""
     import os
 
-    from normlab.grid import trials_by_arm
-    from normlab.plan import estimate_seconds, make_plan
+    from normlab.plan import estimate_seconds, make_plan, wanted_trials
     from normlab.rates import worker_rates
     from normlab.runner import resolve_device
 
@@ -132,10 +150,8 @@ def plan(
     if missing:
         seconds = estimate_seconds(missing, made.flops, worker_rates(store, made.trials, device), count)
     total = sum(made.flops[trial.id] for trial in missing)
-    from normlab import datasets
-
     rows = []
-    for arm, row in trials_by_arm(study, datasets.fingerprint):
+    for arm, row in wanted_trials(study, store):
         states = [made.states[trial.id] for trial in row]
         rows.append({**arm.levels, **{state: states.count(state) for state in ("missing", "finished", "diverged")},
                      "failed": states.count("failed"), "running": states.count("running")})  # fmt: skip
@@ -162,12 +178,10 @@ def status(
     study_name: str, overrides: tuple[str, ...], scale: str | None, store_path: str | None, as_json: bool
 ) -> None:
     """Show how far a study is."""
-    from normlab import datasets
-    from normlab.grid import trials_by_arm
-    from normlab.plan import look_up
+    from normlab.plan import look_up, wanted_trials
 
     study, store = _open(study_name, scale, overrides, store_path, existing=True)
-    unique = {trial.id: trial for _, row in trials_by_arm(study, datasets.fingerprint) for trial in row}
+    unique = {trial.id: trial for _, row in wanted_trials(study, store) for trial in row}
     states, reasons = look_up(store, unique)
     counts = {
         state: list(states.values()).count(state) for state in ("finished", "diverged", "running", "failed", "missing")

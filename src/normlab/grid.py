@@ -35,6 +35,7 @@ class Contrast:
     second: Arm
     factor: str
     planned: bool
+    margin: float | None = None  # as a fraction of 1: a smaller difference does not matter
 
     @property
     def label(self) -> str:
@@ -85,7 +86,8 @@ def contrasts(study: "Study") -> tuple[Contrast, ...]:
     everything = arms(study)
     found: list[Contrast] = []
     for named in study.contrasts:
-        found += _pairs(everything, named.factor, named.first, named.second, named.at, planned=True)
+        margin = None if named.margin is None else named.margin / 100
+        found += _pairs(everything, named.factor, named.first, named.second, named.at, planned=True, margin=margin)
     if found:
         return tuple(found)
     for factor in study.factors:
@@ -103,13 +105,14 @@ def _pairs(
     at: Mapping[str, tuple[str, ...]],
     *,
     planned: bool,
+    margin: float | None = None,
 ) -> Iterator[Contrast]:
     by_levels = {tuple(sorted(arm.levels.items())): arm for arm in everything}
     for arm in everything:
         if arm.levels[factor] == first and all(arm.levels[f] in labels for f, labels in at.items()):
             partner = by_levels.get(tuple(sorted({**arm.levels, factor: second}.items())))
             if partner is not None:
-                yield Contrast(first=arm, second=partner, factor=factor, planned=planned)
+                yield Contrast(first=arm, second=partner, factor=factor, planned=planned, margin=margin)
 
 
 def _one_at_a_time(sizes: list[int]) -> Iterator[tuple[int, ...]]:

@@ -25,7 +25,7 @@ from normlab.stats import (
 from normlab.store import Store
 from normlab.strict_yaml import read_yaml
 from normlab.study import Study
-from normlab.table import ArmRecord, ContrastRecord, StudyTable, context_words, read_table
+from normlab.table import ArmRecord, ContrastRecord, StudyTable, context_words, read_table, seeds_words
 
 ALPHA = 1 - LEVEL
 SMALL_BATCH = "paper/small-batch"
@@ -200,13 +200,6 @@ def _reason(verdict: Verdict, findings: Sequence[Finding], study: Study) -> str:
         if len(known) < len(needs):
             text += "; these runs give no estimate of the seeds it needs"
     return text
-
-
-def seeds_words(seeds: int) -> str:
-    """An estimate of seeds with no more digits than it deserves."""
-    if seeds >= 1_000:
-        return "more than 1,000"
-    return f"about {seeds if seeds < 20 else round(seeds, -1)}"
 
 
 def _findings(part: Part, tables: Tables) -> list[Finding]:

@@ -24,7 +24,6 @@ from normlab.paper import (
     Tables,
     compare_numbers,
     judge,
-    seeds_words,
 )
 from normlab.paper import three_evaluations as evaluation_rows
 from normlab.report import (
@@ -39,7 +38,17 @@ from normlab.report import (
 )
 from normlab.stats import Difference, Mean
 from normlab.study import label_of
-from normlab.table import StudyTable, context_words, interval_words, p_words, percent, read_table, to_csv, words
+from normlab.table import (
+    StudyTable,
+    context_words,
+    interval_words,
+    p_words,
+    percent,
+    read_table,
+    seeds_words,
+    to_csv,
+    words,
+)
 from normlab.trial import SETTINGS
 
 EVALUATION_NAMES = {

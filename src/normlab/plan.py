@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from normlab import datasets
 from normlab.datasets.split import split_sizes
 from normlab.errors import UsageError
-from normlab.grid import Trial, trials_by_arm
+from normlab.grid import Arm, Trial, trials_by_arm
 from normlab.notation import forward_macs, layer_shapes, num_classes, parse_notation
 from normlab.store import State, Store
 from normlab.study import Study
@@ -42,8 +42,9 @@ class Plan:
 def make_plan(study: Study, store: Store) -> Plan:
     """Looks every trial up in the store, and checks that each could be trained on its data."""
     with _placed(study):
-        by_arm = [row for _, row in trials_by_arm(study, datasets.fingerprint)]
-    unique = {trial.id: trial for row in zip(*by_arm, strict=True) for trial in row}
+        by_arm = [row for _, row in wanted_trials(study, store)]
+    rounds = itertools.zip_longest(*by_arm)  # where seeds are added, arms may have different numbers of them
+    unique = {trial.id: trial for row in rounds for trial in row if trial is not None}
     states, reasons = look_up(store, unique)
     flops: dict[str, float] = {}
     costs: dict[TrialSpec, float] = {}  # trials that differ by seed alone are checked once
@@ -55,6 +56,17 @@ def make_plan(study: Study, store: Store) -> Plan:
                 costs[shape] = _checked_flops(shape, describe(shape.data, image_size=shape.image_size))
         flops[trial.id] = costs[shape]
     return Plan(trials=tuple(unique.values()), states=states, reasons=reasons, flops=flops)
+
+
+def wanted_trials(study: Study, store: Store) -> tuple[tuple[Arm, tuple[Trial, ...]], ...]:
+    """The trials of each arm that a study asks for now: all of them, or, where it adds seeds until its contrasts are
+    resolved, those of its present look."""
+    if not study.looks:
+        return trials_by_arm(study, datasets.fingerprint)
+    from normlab.table import read_table  # with scipy, which others need not wait for
+
+    table = read_table(study, store, datasets.fingerprint)
+    return tuple((record.arm, tuple(t.trial for t in record.trials)) for record in table.arms)
 
 
 def merge_plans(plans: Sequence[Plan], first: Collection[str] = ()) -> Plan:

@@ -1,7 +1,7 @@
 """The report of a study: one HTML file that needs nothing else, with the same numbers as CSV and JSON beside it.
 
-`write_report` arranges what `table` and `figures` computed, in the words of `answers`: an interval that excludes 0 is
-higher or lower by so much, any other is not resolved; no interval ever means that there is no difference.
+`write_report` arranges what `table` and `figures` computed, in the words of `answers`: what is resolved is
+better or worse by so much; nothing is called equal but within a margin that the study set.
 """
 
 import os
@@ -39,13 +39,16 @@ from normlab.table import (
     contrast_summary,
     interval_words,
     percent,
+    seeds_words,
     status_words,
     to_csv,
     to_json,
+    to_latex,
     words,
 )
 from normlab.trial import SETTINGS, is_active
 
+VERDICTS = ("better", "worse", "equivalent", "not resolved", "n too small to say", "no spread", "same trials")
 MAX_SHOWN = 8  # chosen: distinct values in one cell before the rest is counted
 MAX_ALT_CHARACTERS = 1_500  # chosen: what a listener can bear; the table has every number
 
@@ -70,7 +73,8 @@ def report_folder(study: Study) -> str:
 
 
 def write_report(study: Study, table: StudyTable, folder: Path) -> Path:
-    """Writes report.html and .md, arms.csv, contrasts.csv, results.json and figures (SVG, PNG); returns report.html.
+    """Writes report.html and .md, arms and contrasts (.csv, .tex), results.json and figures (SVG, PDF, PNG); returns
+    report.html.
 
     Files of an earlier report are replaced. Give a table read with details, or there are no learning curves.
     """
@@ -79,6 +83,9 @@ def write_report(study: Study, table: StudyTable, folder: Path) -> Path:
         write_file(folder / "arms.csv", to_csv(arm_rows(table)).encode())
         write_file(folder / "contrasts.csv", to_csv(contrast_rows(table)).encode())
         write_file(folder / "results.json", to_json(table).encode() + b"\n")
+        for name, rows in (("arms", arm_summary(table, full=True)), ("contrasts", contrast_summary(table, full=True))):
+            if rows:
+                write_file(folder / f"{name}.tex", to_latex(rows, f"{study.question} {context_words(table)}.").encode())
         figures = _write_figures(table, folder)
         path = folder / "report.html"
         write_file(path, _render(study, table, figures).encode())
@@ -105,8 +112,8 @@ def to_markdown(study: Study, table: StudyTable, figures: Sequence[ReportFigure]
         parts += [plain_text(f"*{figure.title}. {figure.caption}*")]
     equal, varied = settings_rows(table)
     for title, rows in (
-        ("Contrasts", contrast_summary(table)),
-        ("Arms", arm_summary(table)),
+        ("Contrasts", contrast_summary(table, full=True)),
+        ("Arms", arm_summary(table, full=True)),
         ("Not finished, or not as hoped", problem_rows(table)),
         ("Settings that vary", varied),
         ("Settings equal in all arms", equal),
@@ -160,7 +167,7 @@ def _group_sentence(start: str, pair: tuple[str, str, str], group: Sequence[Cont
     for record in group:
         by_verdict.setdefault(record.verdict, []).append(record)
     parts = []
-    for verdict in ("higher", "lower", "not resolved", "too few runs", "no spread", "same trials"):
+    for verdict in VERDICTS:
         if found := by_verdict.get(verdict, []):
             parts.append(f"{verdict} at {_places(pair[0], found)}{_extreme(found)}")
     return f"{start}{pair[1]} against {pair[2]} at {len(group)} settings: {'; '.join(parts)}."
@@ -178,14 +185,18 @@ def _sentence(record: ContrastRecord) -> str:
     points = f"{100 * abs(difference.difference):.2f} points"
     interval = interval_words(difference.low, difference.high, signed=True)
     match record.verdict:
-        case "higher" | "lower" as direction:
+        case "better" | "worse" as direction:
             return f"{first} is {direction} than {second} by {points} {interval} ({counts})"
+        case "equivalent":
+            margin = 100 * (contrast.margin or 0)
+            return f"{first} and {second} are equivalent within ±{margin:g} points {interval} ({counts})"
         case "not resolved":
             signed = f"{100 * difference.difference:+.2f} points"
-            return f"{first} against {second} is not resolved at {counts}: {signed} {interval}"
+            settle = f"; {seeds_words(record.seeds)} seeds would settle it" if record.seeds else ""
+            return f"{first} against {second} is not resolved at {counts}: {signed} {interval}{settle}"
         case "no spread":
             return f"{first} against {second} cannot be said: neither arm has any spread to go by ({counts})"
-    return f"{first} against {second} cannot be said: too few runs ({counts})"
+    return f"{first} against {second} cannot be said: n is too small ({counts})"
 
 
 def _places(factor: str, records: Sequence[ContrastRecord]) -> str:
@@ -200,8 +211,9 @@ def _extreme(records: Sequence[ContrastRecord]) -> str:
     """The largest difference of a group with its interval, or the numbers of runs of one that is not resolved."""
     counts = sorted({n for r in records for n in (len(r.first.scores), len(r.second.scores))})
     runs = f"n = {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
-    if records[0].verdict not in ("higher", "lower"):
-        return f" ({runs})"
+    if records[0].verdict not in ("better", "worse"):
+        needs = [record.seeds for record in records if record.seeds is not None]
+        return f" ({runs}; {seeds_words(max(needs))} seeds would settle all of them)" if needs else f" ({runs})"
     most = max(records, key=lambda r: abs(r.difference.difference) if r.difference else 0)
     assert most.difference is not None
     interval = interval_words(most.difference.low, most.difference.high, signed=True)
@@ -217,7 +229,9 @@ def _some(values: Sequence[str], separator: str = ", ") -> str:
 def caveat(table: StudyTable) -> str:
     """What a reader must know about the intervals."""
     planned = any(record.contrast.planned for record in table.contrasts)
-    text = f"Intervals are {table.level:.0%} t intervals over seeds (Welch's for differences)"
+    paired = any(r.difference is not None and r.difference.method == "paired t" for r in table.contrasts)
+    how = "Welch's for differences, paired where the table says so" if paired else "Welch's for differences"
+    text = f"Intervals are {table.level:.0%} t intervals over seeds ({how})"
     if len(table.contrasts) > 1:
         text += (
             f", each by itself; verdicts go by p-values corrected after Holm for the {len(table.contrasts)} comparisons"
@@ -335,10 +349,11 @@ def save_factor_figure(data: FactorFigure, folder: Path, stem: str, title: str, 
 
 
 def save_figure(figure: Figure, folder: Path, stem: str, title: str, caption: str, alt: str) -> ReportFigure:
-    """Writes a figure as SVG and PNG; `alt` is for who cannot see it."""
+    """Writes a figure as SVG, PDF and PNG; `alt` is for who cannot see it."""
     svg = picture(figure, ".svg")
     write_file(folder / f"{stem}.svg", svg)
-    write_file(folder / f"{stem}.png", picture(figure, ".png"))
+    for suffix in (".pdf", ".png"):
+        write_file(folder / f"{stem}{suffix}", picture(figure, suffix))
     return ReportFigure(stem=stem, title=title, caption=caption, svg=inline_svg(svg.decode(), stem, f"{title}. {alt}"))
 
 
@@ -389,8 +404,8 @@ def _render(study: Study, table: StudyTable, figures: Sequence[ReportFigure]) ->
         caveat=caveat(table),
         status=status_words(table),
         problems=problem_rows(table),
-        arms=_shown_arms(table),
-        contrasts=_shown_contrasts(table),
+        arms=arm_summary(table, full=True),
+        contrasts=contrast_summary(table, full=True),
         figures=figures,
         equal=equal,
         varied=varied,
@@ -409,30 +424,6 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(values)
-
-
-def _shown_arms(table: StudyTable) -> list[dict[str, Any]]:
-    """The arms' rows with the test set's own error, which is no part of a comparison on the same images."""
-    rows = []
-    for row, numbers in zip(arm_summary(table), arm_rows(table), strict=True):
-        error = numbers["binomial_error"]
-        rows.append(row | {"test-set error": None if error is None else percent(error)})
-    return rows
-
-
-def _shown_contrasts(table: StudyTable) -> list[dict[str, Any]]:
-    """The contrasts' rows with the correlation over shared seeds, and Fisher's p where runs diverged."""
-    diverged = any(record.divergence_p is not None for record in table.contrasts)
-    rows = []
-    for row, record in zip(contrast_summary(table), table.contrasts, strict=True):
-        correlation, p = record.shared.correlation, record.divergence_p
-        extra: dict[str, Any] = {"correlation over seeds": None if correlation is None else f"{correlation:+.2f}"}
-        if diverged:
-            extra["diverged"] = f"{record.first.count('diverged')} and {record.second.count('diverged')}"
-            extra["Fisher's p of divergence"] = None if p is None else f"{p:.3g}"
-        kind = row.pop("")
-        rows.append(row | extra | {"kind": kind})
-    return rows
 
 
 def _slug(name: str) -> str:

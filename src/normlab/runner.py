@@ -6,6 +6,7 @@ never lost, and what was under way goes on in the next run from its last checkpo
 """
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -19,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,12 @@ def run(
     fail_fast: bool = False,
     hours: float | None = None,
     report: Callable[[RunStatus], None] = lambda status: None,
+    on_look: Callable[[], None] = lambda: None,
 ) -> RunSummary:
     """Trains the missing trials of a study, or of a plan made of several, and stores their results.
+
+    Where a study adds seeds until its contrasts are resolved, it is trained look by look; `on_look` hears of each that
+    leaves something open.
 
     `workers` processes (default: one a core, on a GPU one) take cohorts of up to `cohort` trials, or of as many as a
     quick measurement shows to be fastest; what it found is remembered for this machine. KeyboardInterrupt
@@ -90,17 +95,51 @@ def run(
     deadline = None if hours is None else time.time() + hours * 3600
     store = store or Store.default()
     device = resolve_device(device)
-    plan = study if isinstance(study, Plan) else make_plan(study, store)
+    count = workers or ((os.cpu_count() or 1) if device == "cpu" else 1)
+    train = functools.partial(
+        _train, store=store, workers=count, cohort=cohort, device=device, save_weights=save_weights,
+        fail_fast=fail_fast, deadline=deadline, report=report,
+    )  # fmt: skip
+    if isinstance(study, Plan) or not study.looks:
+        return train(study if isinstance(study, Plan) else make_plan(study, store))
+    summary = train(make_plan(study, store))
+    while not (summary.failures or summary.left or summary.elsewhere):
+        plan = make_plan(study, store)
+        if not plan.missing():
+            break
+        on_look()
+        further = train(plan)
+        summary = replace(
+            further,
+            trained=summary.trained + further.trained,
+            diverged=summary.diverged + further.diverged,
+            already_finished=summary.already_finished,
+            seconds=summary.seconds + further.seconds,
+        )
+    return summary
+
+
+def _train(
+    plan: Plan,
+    *,
+    store: Store,
+    workers: int,
+    cohort: int | None,
+    device: str,
+    save_weights: bool,
+    fail_fast: bool,
+    deadline: float | None,
+    report: Callable[[RunStatus], None],
+) -> RunSummary:
     for data in sorted({(t.spec.data, t.spec.image_size or 0) for t in plan.missing()}):
         datasets.load(data[0], image_size=data[1] or None)  # decoded once, before any worker needs it
     store.require_writable()
     for trial in plan.missing():
         store.set_aside(trial.id)  # a damaged record, if any
-    count = workers or ((os.cpu_count() or 1) if device == "cpu" else 1)
     runner = _Run(
         plan,
         store,
-        workers=min(count, len(plan.missing())),
+        workers=min(workers, len(plan.missing())),
         cohort=cohort,
         device=device,
         save_weights=save_weights,

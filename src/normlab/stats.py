@@ -14,7 +14,10 @@ from scipy import special, stats
 LEVEL = 0.95  # chosen: the convention of the field
 MAX_SEEDS = 10_000  # of an estimate: more than anyone will run
 
-Verdict = Literal["higher", "lower", "not resolved", "too few runs", "no spread"]
+MIN_PAIRS, PAIRING_ALPHA = 5, 0.01  # of `compare`: when seeds are paired
+MIN_BOOTSTRAP = 10  # runs: a percentile bootstrap's 95 % interval covers 76, 84 and 90 % at n = 3, 5 and 10
+
+Verdict = Literal["better", "worse", "equivalent", "not resolved", "n too small to say", "no spread"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,17 @@ class SharedSeeds:
 
     n: int
     correlation: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Superiority:
+    """P(A > B) over n pairs of runs, with its interval."""
+
+    n: int
+    probability: float
+    low: float
+    high: float
+    level: float
 
 
 def score(value: float, *, diverged: bool, num_classes: int) -> float:
@@ -104,12 +118,72 @@ def welch_difference(first: Sequence[float], second: Sequence[float], *, level: 
     )
 
 
+def paired_difference(first: Mapping[int, float], second: Mapping[int, float], *, level: float = LEVEL) -> Difference:
+    """Mean difference over the seeds that both arms have, scores by seed, with the t interval of the n differences
+    (Student 1908). No interval with one shared seed, nor where all differences are equal. Raises ValueError without
+    a shared seed."""
+    seeds = sorted(first.keys() & second.keys())
+    if not seeds:
+        raise ValueError("the arms share no seed; allowed: at least one")
+    mean = mean_interval([first[seed] - second[seed] for seed in seeds], level=level)
+    return Difference(
+        n_first=mean.n,
+        n_second=mean.n,
+        difference=mean.mean,
+        standard_error=None if mean.sd is None else mean.sd / mean.n**0.5,
+        degrees_of_freedom=mean.n - 1 if mean.low is not None else None,
+        low=mean.low,
+        high=mean.high,
+        level=level,
+        method="paired t",
+    )
+
+
+def compare(first: Mapping[int, float], second: Mapping[int, float], *, level: float = LEVEL) -> Difference:
+    """The difference of two arms, scores by seed: paired over seeds that are shown to move together, else Welch's.
+
+    The rule is fixed before the data: seeds are paired if both arms have the same ones, at least five, and their
+    correlation is above 0 by a one-sided test at 0.01. Choosing whatever interval is tighter would be wrong in 6.7 % of
+    comparisons of equal, independent arms at n = 5; this rule is in 4.8 to 5.2 % at n = 5, 10 and 20 (simulated).
+    """
+    shared = shared_seeds(first, second)
+    if first.keys() == second.keys() and is_pairing_shown(shared):
+        paired = paired_difference(first, second, level=level)
+        if paired.low is not None:  # not where all differences are the same
+            return paired
+    return welch_difference(list(first.values()), list(second.values()), level=level)
+
+
+def is_pairing_shown(shared: SharedSeeds) -> bool:
+    """Whether arms move together over their seeds: correlation above 0 by the one-sided t test of Pearson's r."""
+    if shared.n < MIN_PAIRS or shared.correlation is None:
+        return False
+    t = _t_quantile(1 - 2 * PAIRING_ALPHA, shared.n - 2)
+    return bool(shared.correlation > t / (shared.n - 2 + t**2) ** 0.5)
+
+
+def superiority(first: Mapping[int, float], second: Mapping[int, float], *, level: float = LEVEL) -> Superiority | None:
+    """P(A > B): how often a run of the first arm beats one of the second, over the seeds they share, ties as half.
+
+    The interval is that of Clopper & Pearson (1934) for the wins among the pairs, exact for independent seeds; ties
+    count against its lower end and for its upper. None without a shared seed.
+    """
+    _checked_level(level)
+    seeds = sorted(first.keys() & second.keys())
+    if not seeds:
+        return None
+    n, wins = len(seeds), sum(first[seed] > second[seed] for seed in seeds)
+    ties, tail = sum(first[seed] == second[seed] for seed in seeds), (1 - level) / 2
+    low = float(special.betaincinv(wins, n - wins + 1, tail)) if wins else 0.0
+    high = float(special.betaincinv(wins + ties + 1, n - wins - ties, 1 - tail)) if wins + ties < n else 1.0
+    return Superiority(n=n, probability=(wins + ties / 2) / n, low=low, high=high, level=level)
+
+
 def shared_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> SharedSeeds:
     """Pearson's correlation of two arms over the seeds both have, scores by seed; from three shared seeds on.
 
-    It is measured and reported. It does not choose between a paired and an unpaired interval: a choice made on the
-    data that it then serves would not keep its error rate. One bit of difference gives full churn (Summers & Dinneen,
-    2021), so little correlation is to be expected.
+    One bit of difference gives full churn (Summers & Dinneen 2021), so little correlation is to be expected, and as
+    much as `compare` asks for is rare.
     """
     seeds = sorted(first.keys() & second.keys())
     if len(seeds) < 3:  # two points always lie on a line
@@ -120,22 +194,30 @@ def shared_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> Sha
     return SharedSeeds(n=len(seeds), correlation=float(np.clip(np.corrcoef(x, y)[0, 1], -1, 1)))
 
 
-def verdict(difference: Difference, corrected_p: float | None = None) -> Verdict:
-    """What an interval, and a p-value corrected for the number of comparisons if there is one, allow to be said.
+def verdict(
+    difference: Difference, corrected_p: float | None = None, corrected_equivalence_p: float | None = None
+) -> Verdict:
+    """What an interval, and p-values corrected for the number of comparisons if there are any, allow to be said.
 
-    Nothing is resolved where the interval holds 0 or the p-value is not below 1 − level; that never means 'equal'.
+    `corrected_equivalence_p` is that of `equivalence_p`, where a margin was set. Arms within it are equivalent even if
+    the small difference between them is resolved: the margin says what is too small to matter. Without a margin
+    nothing is ever called equal; not resolved means that these runs cannot tell.
     """
     if min(difference.n_first, difference.n_second) < 2:
-        return "too few runs"
+        return "n too small to say"
     if difference.low is None or difference.high is None:
         return "no spread"
-    if difference.low <= 0 <= difference.high or (corrected_p is not None and corrected_p >= 1 - difference.level):
+    alpha = 1 - difference.level
+    if corrected_equivalence_p is not None and corrected_equivalence_p < alpha:
+        return "equivalent"
+    if difference.low <= 0 <= difference.high or (corrected_p is not None and corrected_p >= alpha):
         return "not resolved"
-    return "higher" if difference.low > 0 else "lower"
+    return "better" if difference.low > 0 else "worse"
 
 
-def welch_p(difference: Difference) -> float | None:
-    """Two-sided p of Welch's t test that the means are equal; None where there is no interval either."""
+def t_test_p(difference: Difference) -> float | None:
+    """Two-sided p of the t test that the means are equal, by the difference's own method; None where there is no
+    interval either."""
     if not difference.standard_error or difference.degrees_of_freedom is None:
         return None
     return 2 * _t_tail(abs(difference.difference) / difference.standard_error, difference.degrees_of_freedom)
@@ -185,6 +267,36 @@ def seeds_for_equivalence(
         return None
     z = special.ndtri(1 - alpha) + special.ndtri((1 + power) / 2)
     return int(min(max(np.ceil(2 * (sd * z / margin) ** 2), 2), MAX_SEEDS))
+
+
+def smallest_difference(difference: Difference, *, alpha: float = 0.05, power: float = 0.8) -> float | None:
+    """The difference that arms of these sizes and this spread would resolve with probability `power` in a two-sided t
+    test at `alpha` (noncentral t). None where there is no spread. What is smaller, these runs would mostly miss."""
+    sd = _common_sd(difference)
+    if not sd:
+        return None
+    n = 2 / (1 / difference.n_first + 1 / difference.n_second)  # the harmonic mean
+    low, high = 0.0, 1e4  # in standard deviations
+    while high - low > 1e-6 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if _power_of_t(middle, n, alpha) >= power else (middle, high)
+    return high * sd
+
+
+def bootstrap_interval(
+    values: Sequence[float], *, level: float = LEVEL, resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a mean (Efron 1979). Below ten runs, where it under-covers: ValueError."""
+    x = _checked(values)
+    _checked_level(level)
+    if len(x) < MIN_BOOTSTRAP:
+        raise ValueError(
+            f"a bootstrap of {len(x)} runs covers far less than {level:.0%}; allowed: at least {MIN_BOOTSTRAP}; "
+            "write mean_interval, which holds its level for any number"
+        )
+    draws = np.random.default_rng(seed).choice(x, (resamples, len(x))).mean(axis=1)
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def prediction_interval(mean: Mean) -> tuple[float, float] | None:
@@ -246,7 +358,7 @@ def _common_sd(difference: Difference) -> float | None:
     return float(difference.standard_error / (1 / difference.n_first + 1 / difference.n_second) ** 0.5)
 
 
-def _power_of_t(effect: float, n: int, alpha: float) -> float:
+def _power_of_t(effect: float, n: float, alpha: float) -> float:
     """Power of a two-sided two-sample t test of n runs an arm for a difference of `effect` standard deviations."""
     freedom, shift = 2 * n - 2, effect * (n / 2) ** 0.5
     critical = special.stdtrit(freedom, 1 - alpha / 2)

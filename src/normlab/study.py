@@ -20,7 +20,7 @@ from normlab.trial import SETTINGS, allowed, in_yaml, is_active, make_spec
 MAX_SEEDS = MAX_LEVELS = 1_000  # far above any real study
 MAX_LABEL = 60  # characters of a level's name: it stands in legends and tables
 
-KEYS = ("question", "base", "factors", "vary", "seeds", "contrasts", "scales")
+KEYS = ("question", "base", "factors", "vary", "seeds", "contrasts", "margin", "scales")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,7 @@ class ContrastSpec:
     first: str
     second: str
     at: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    margin: float | None = None  # percentage points below which a difference does not matter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,8 @@ class Study:
     base: Mapping[str, Value]
     factors: tuple[Factor, ...]
     vary: Literal["grid", "one-at-a-time"]
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...]  # all that there may be
+    first_seeds: int | None  # how many of them come first, where more follow only until the contrasts are resolved
     contrasts: tuple[ContrastSpec, ...]
     scales: Mapping[str, Mapping[str, Any]]
     scale: str | None  # the one that was applied
@@ -65,6 +67,15 @@ class Study:
     source: str = ""  # the file's text
     path: str = ""
     lines: Mapping[str, int] = field(default_factory=dict)  # of the file, by dotted path
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """The numbers of seeds an arm at which a study that adds them is looked at: the first, then about half as many
+        again each time, up to all; empty where all come at once."""
+        looks = [self.first_seeds] if self.first_seeds is not None else []
+        while looks and looks[-1] < len(self.seeds):
+            looks.append(min(len(self.seeds), max(looks[-1] + 1, round(1.6 * looks[-1]))))
+        return tuple(looks)
 
     @property
     def dropped_contrasts(self) -> tuple[str, ...]:
@@ -189,7 +200,7 @@ class _Reader:
             base=self.settings("base"),
             factors=factors,
             vary=vary,
-            seeds=read_seeds(self.tree.get("seeds", 3), self.where("seeds")),
+            **read_seeds(self.tree.get("seeds", 3), self.where("seeds")),
             contrasts=(),  # read once the levels are known to be valid
             scales=self.scales(),
             scale=None,
@@ -250,7 +261,7 @@ class _Reader:
     def contrast(self, place: str, item: Any, factors: tuple[Factor, ...]) -> ContrastSpec:
         tree = self.mapping(place, item, "a contrast as 'factor: [level, level]'")
         by_name = {factor.name: factor for factor in factors}
-        keys = [key for key in tree if key != "at"]
+        keys = [key for key in tree if key not in ("at", "margin")]
         if len(keys) != 1:
             raise UsageError(f"{self.where(place)}a contrast compares one factor; given {', '.join(keys) or 'none'}")
         name = keys[0]
@@ -261,7 +272,19 @@ class _Reader:
         if name in at:
             raise UsageError(f"{self.where(place)}at: '{name}' is what the contrast compares")
         places = {other: self.labels(f"{place}.at.{other}", other, level, by_name) for other, level in at.items()}
-        return ContrastSpec(factor=name, first=labels[0], second=labels[1], at=places)
+        margin = self.margin(place, tree.get("margin", self.tree.get("margin")))
+        return ContrastSpec(factor=name, first=labels[0], second=labels[1], at=places, margin=margin)
+
+    def margin(self, place: str, value: Any) -> float | None:
+        """What is too small to matter, in percentage points."""
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 100:
+            raise UsageError(
+                f"{self.where(f'{place}.margin') or self.where('margin')}margin: {value!r}; allowed: percentage points "
+                "of accuracy, above 0 and below 100, such as 0.5"
+            )
+        return float(value)
 
     def labels(self, place: str, name: str, given: Any, factors: Mapping[str, Factor]) -> tuple[str, ...]:
         if name not in factors:
@@ -320,16 +343,22 @@ def label_of(value: Any) -> str:
     return str(value)
 
 
-def read_seeds(value: Any, where: str) -> tuple[int, ...]:
-    """`5` means the seeds 0 to 4; a list is taken as it is."""
+def read_seeds(value: Any, where: str) -> dict[str, Any]:
+    """`5` means the seeds 0 to 4; a list is taken as it is; `3..20` means three, and more of up to 20 where contrasts
+    are not resolved."""
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_SEEDS:
-        return tuple(range(value))
+        return {"seeds": tuple(range(value)), "first_seeds": None}
+    if isinstance(value, str) and (ends := re.fullmatch(r"([0-9]{1,6})\.\.([0-9]{1,6})", value)):
+        first, most = int(ends[1]), int(ends[2])
+        if 2 <= first < most <= MAX_SEEDS:
+            return {"seeds": tuple(range(most)), "first_seeds": first}
     if isinstance(value, list) and 1 <= len(value) <= MAX_SEEDS:
         whole = [seed for seed in value if isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32]
         if len(set(whole)) == len(value):
-            return tuple(whole)
+            return {"seeds": tuple(whole), "first_seeds": None}
     raise UsageError(
-        f"{where}seeds: given {value!r}; allowed: a number from 1 to {MAX_SEEDS:,}, or a list of distinct seeds"
+        f"{where}seeds: given {value!r}; allowed: a number from 1 to {MAX_SEEDS:,}, a list of distinct seeds, or 3..20 "
+        "(three, and up to 20 until the contrasts are resolved)"
     )
 
 
@@ -360,7 +389,7 @@ def single_trial(overrides: Sequence[str]) -> Study:
     make_spec({**settings, "seed": seed}, lambda key: f"override '{key}': " if key in settings else "")
     return Study(
         name="trial", question="What does this trial reach?", base=settings, factors=(), vary="grid", seeds=(seed,),
-        contrasts=(), scales={}, scale=None,
+        first_seeds=None, contrasts=(), scales={}, scale=None,
     )  # fmt: skip
 
 
@@ -386,7 +415,7 @@ def _nearest_setting(key: str) -> str:
 def _override(study: Study, key: str, value: Any, where: str) -> Study:
     """A study with one thing replaced: the seeds, a factor's levels, or a setting of the base."""
     if key == "seeds":
-        return dataclasses.replace(study, seeds=read_seeds(value, where))
+        return dataclasses.replace(study, **read_seeds(value, where))
     for factor in study.factors:
         if factor.name == key:
             levels = _choose_levels(factor, value, where)

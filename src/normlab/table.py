@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,20 +20,27 @@ from normlab.errors import UsageError
 from normlab.grid import Arm, Contrast, Trial, contrasts, trials_by_arm
 from normlab.notation import num_classes, parse_notation
 from normlab.result import Result
+from normlab.sequential import Progress, Resolution, follow
 from normlab.stats import (
     LEVEL,
     Difference,
     Mean,
     SharedSeeds,
+    Superiority,
     binomial_error,
+    compare,
     divergence_p,
+    equivalence_p,
     holm,
     mean_interval,
     score,
+    seeds_for_equivalence,
+    seeds_needed,
     shared_seeds,
+    smallest_difference,
+    superiority,
+    t_test_p,
     verdict,
-    welch_difference,
-    welch_p,
 )
 from normlab.store import Store
 from normlab.study import Study
@@ -103,8 +111,11 @@ class ContrastRecord:
     difference: Difference | None
     shared: SharedSeeds
     divergence_p: float | None  # None where no trial of either arm diverged
-    p: float | None = None  # of Welch's test
+    superiority: Superiority | None = None
+    p: float | None = None  # of the t test
     corrected_p: float | None = None  # after Holm, over the planned contrasts or over the exploratory ones
+    corrected_equivalence_p: float | None = None  # of two one-sided tests, likewise; None without a margin
+    sequential: Resolution | Literal["open", "ended"] | None = None  # in a study that adds seeds: it decides
 
     @property
     def same_trials(self) -> bool:
@@ -116,7 +127,32 @@ class ContrastRecord:
         """What may be said after correction for the number of comparisons."""
         if self.same_trials:
             return "same trials"
-        return "too few runs" if self.difference is None else verdict(self.difference, self.corrected_p)
+        if self.difference is None:
+            return "n too small to say"
+        if isinstance(self.sequential, Resolution):
+            return "better" if self.sequential.higher else "worse"
+        if self.sequential is None:
+            return verdict(self.difference, self.corrected_p, self.corrected_equivalence_p)
+        if self.sequential == "ended":  # the one look at which equivalence is tested
+            return verdict(self.difference, 1.0, self.corrected_equivalence_p)
+        return "not resolved"
+
+    @property
+    def smallest(self) -> float | None:
+        """The difference that these runs would resolve with a power of 0.8."""
+        return smallest_difference(self.difference) if self.difference else None
+
+    @property
+    def seeds(self) -> int | None:
+        """Runs an arm that would settle what is not resolved, with a power of 0.8, more than there are; None where it
+        is resolved or nothing can be said."""
+        if self.difference is None or self.verdict != "not resolved":
+            return None
+        estimates = [seeds_needed(self.difference)]
+        if self.contrast.margin is not None:
+            estimates.append(seeds_for_equivalence(self.difference, self.contrast.margin))
+        known = [estimate for estimate in estimates if estimate is not None]
+        return max(min(known), 1 + max(self.difference.n_first, self.difference.n_second)) if known else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +162,7 @@ class StudyTable:
     level: float
     arms: tuple[ArmRecord, ...]
     contrasts: tuple[ContrastRecord, ...]
+    progress: Progress | None = None  # of a study that adds seeds until its contrasts are resolved
 
     def records(self) -> dict[str, TrialRecord]:
         """Every trial once, by id: two arms may share one."""
@@ -156,12 +193,31 @@ def read_table(
     unique = {trial.id: trial for _, row in by_arm for trial in row}
     failures = store.failures(unique)
     records = {key: _read(trial, store, failures, details, metric) for key, trial in unique.items()}
-    found = [_arm_record(arm, tuple(records[trial.id] for trial in row), level) for arm, row in by_arm]
+    rows = {arm.label: tuple(records[trial.id] for trial in row) for arm, row in by_arm}
+    progress = _followed(study, rows, 1 - level) if study.looks else None
+    if progress is not None:  # only what has been asked for so far
+        rows = {label: row[: progress.runs[label]] for label, row in rows.items()}
+    found = [_arm_record(arm, rows[arm.label], level) for arm, _ in by_arm]
     by_levels = {_key(record.arm): record for record in found}
     compared = tuple(
         _contrast_record(c, by_levels[_key(c.first)], by_levels[_key(c.second)], level) for c in contrasts(study)
     )
-    return StudyTable(study=study, metric=metric, level=level, arms=tuple(found), contrasts=_corrected(compared))
+    if progress is not None:
+        compared = tuple(replace(record, sequential=_state(record, progress)) for record in compared)
+    return StudyTable(
+        study=study, metric=metric, level=level, arms=tuple(found), contrasts=_corrected(compared), progress=progress
+    )
+
+
+def _followed(study: Study, rows: Mapping[str, Sequence[TrialRecord]], alpha: float) -> Progress:
+    """Where a study that adds seeds stands, by its planned contrasts, or by all where none was planned."""
+    pairs = {c.label: (c.first.label, c.second.label) for c in contrasts(study)}
+    scores = {label: [record.score for record in row] for label, row in rows.items()}
+    return follow(study.looks, pairs, scores, alpha=alpha)
+
+
+def _state(record: ContrastRecord, progress: Progress) -> Resolution | Literal["open", "ended"]:
+    return progress.resolved.get(record.contrast.label, "ended" if progress.is_done else "open")
 
 
 def load_results(
@@ -181,7 +237,7 @@ def arm_rows(table: StudyTable) -> list[dict[str, Any]]:
     rows = []
     for record in table.arms:
         mean = record.mean
-        error = binomial_error(mean.mean, record.num_test) if mean and record.num_test else None
+        error = _test_error(record)
         rows.append(
             _levels(record.arm)
             | {"metric": table.metric, "seeds": len(record.trials)}
@@ -218,7 +274,14 @@ def contrast_rows(table: StudyTable) -> list[dict[str, Any]]:
                 "interval": difference.method if difference else "Welch t",
                 "p": record.p,
                 "p_holm": record.corrected_p,
+                "margin": contrast.margin,
+                "p_equivalence_holm": record.corrected_equivalence_p,
                 "verdict": record.verdict,
+                "probability_first_higher": record.superiority.probability if record.superiority else None,
+                "probability_low": record.superiority.low if record.superiority else None,
+                "probability_high": record.superiority.high if record.superiority else None,
+                "smallest_resolvable": record.smallest,
+                "seeds_to_settle": record.seeds,
                 "shared_seeds": record.shared.n,
                 "correlation": record.shared.correlation,
                 "diverged_first": record.first.count("diverged"),
@@ -252,6 +315,39 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "−": "$-$", "±": r"$\pm$",
+    "×": r"$\times$", "–": "--", "…": r"\dots{}", "\n": " ",
+}  # fmt: skip
+
+
+def to_latex(rows: Sequence[Mapping[str, Any]], caption: str) -> str:
+    """Rows as a LaTeX table for a paper (package booktabs), text to the left, numbers to the right."""
+    names = list(rows[0]) if rows else []
+    columns = "".join("r" if _are_numbers([row[name] for row in rows]) else "l" for name in names)
+
+    def line(cells: Sequence[Any]) -> str:
+        return " & ".join(_latex("–" if cell is None else str(cell)) for cell in cells) + r" \\"
+
+    return "\n".join(
+        [
+            r"\begin{table}", r"\centering", rf"\caption{{{_latex(caption)}}}", rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule", line(names), r"\midrule", *(line(list(row.values())) for row in rows), r"\bottomrule",
+            r"\end{tabular}", r"\end{table}", "",
+        ]
+    )  # fmt: skip
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in text)
+
+
+def _are_numbers(cells: Sequence[Any]) -> bool:
+    given = [str(cell) for cell in cells if cell is not None]
+    return bool(given) and all(re.fullmatch(r"[<> ]*[-+]?[0-9.]+(e-?[0-9]+)?", cell) for cell in given)
+
+
 def to_json(table: StudyTable) -> str:
     """Everything the table holds as JSON, without NaN or infinity."""
     study = table.study
@@ -274,8 +370,9 @@ def to_json(table: StudyTable) -> str:
 # --- rows of words ----------------------------------------------------------------------------------------------------
 
 
-def arm_summary(table: StudyTable) -> list[dict[str, Any]]:
-    """One short row an arm for a terminal, in per cent, with the counts and context that are not the same in all."""
+def arm_summary(table: StudyTable, *, full: bool = False) -> list[dict[str, Any]]:
+    """One short row an arm, in per cent, with the counts and context that are not the same in all; `full` adds the
+    standard error that the number of test images leaves, beside the spread between runs."""
     shown = [state for state in STATES[1:] if state == "diverged" or table.count(state)]
     contexts = [_context(table, record) for record in table.arms]
     differing = [name for name in CONTEXT if len({str(context[name]) for context in contexts}) > 1]
@@ -288,31 +385,75 @@ def arm_summary(table: StudyTable) -> list[dict[str, Any]]:
             | {f"{words(table.metric)} (%)": percent(mean.mean) if mean else None}
             | {"sd": percent(mean.sd) if mean and mean.sd is not None else None}
             | {f"{table.level:.0%} t interval": interval_words(mean.low, mean.high) if mean else None}
+            | ({"test-set error": percent(error) if (error := _test_error(record)) else None} if full else {})
             | {state: record.count(state) for state in shown}
             | {name: context[name] for name in differing if name not in record.arm.levels}
         )
     return rows
 
 
-def contrast_summary(table: StudyTable) -> list[dict[str, Any]]:
-    """One short row a contrast for a terminal, in percentage points."""
+def contrast_summary(table: StudyTable, *, full: bool = False) -> list[dict[str, Any]]:
+    """One short row a contrast, in percentage points; `full` adds how the seeds were used, P(A > B), and the smallest
+    difference that these runs could resolve, and Fisher's p where runs diverged."""
     rows = []
+    diverged = any(record.divergence_p is not None for record in table.contrasts)
     for record in table.contrasts:
         difference = record.difference
+        interval = interval_words(difference.low, difference.high, signed=True) if difference else None
+        further = {
+            "seeds": _method_words(record),
+            "P(A > B)": _superiority_words(record),
+            "could resolve": f"{100 * record.smallest:.2f}" if record.smallest else None,
+        }
+        if diverged:
+            further["diverged"] = f"{record.first.count('diverged')} and {record.second.count('diverged')}"
+            further["Fisher's p of divergence"] = p_words(record.divergence_p)
         rows.append(
             {
                 "contrast": record.contrast.label,
                 "n": f"{len(record.first.scores)} and {len(record.second.scores)}",
                 "points": f"{100 * difference.difference:+.2f}" if difference else None,
-                f"{table.level:.0%} Welch t interval": (
-                    interval_words(difference.low, difference.high, signed=True) if difference else None
-                ),
+                f"{table.level:.0%} t interval": interval,
+                **(further if full else {}),
                 "Holm's p": p_words(record.corrected_p),
-                "verdict": record.verdict,
+                "verdict": verdict_words(record),
                 "": "planned" if record.contrast.planned else "exploratory",
             }
         )
     return rows
+
+
+def verdict_words(record: ContrastRecord) -> str:
+    """The verdict, with the margin of an equivalence, or the seeds that would settle what is open."""
+    match record.verdict:
+        case "equivalent":
+            return f"equivalent within ±{100 * (record.contrast.margin or 0):g}"
+        case "better" | "worse" as direction if isinstance(record.sequential, Resolution):
+            return f"{direction} (resolved at n = {record.sequential.runs}, p {p_words(record.sequential.p)})"
+        case "not resolved" if record.seeds is not None:
+            return f"not resolved: {seeds_words(record.seeds)} seeds would settle it"
+    return record.verdict
+
+
+def seeds_words(seeds: int) -> str:
+    """An estimate of seeds with no more digits than it deserves."""
+    if seeds >= 1_000:
+        return "more than 1,000"
+    return f"about {seeds if seeds < 20 else round(seeds, -1)}"
+
+
+def _method_words(record: ContrastRecord) -> str | None:
+    """How the seeds entered the interval, and the correlation that decided it."""
+    if record.difference is None:
+        return None
+    correlation = record.shared.correlation
+    measured = "" if correlation is None else f", r = {correlation:.2f}"
+    return ("paired" if record.difference.method == "paired t" else "independent") + measured
+
+
+def _superiority_words(record: ContrastRecord) -> str | None:
+    found = record.superiority
+    return None if found is None else f"{found.probability:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
 def context_words(table: StudyTable) -> str:
@@ -340,7 +481,14 @@ def status_words(table: StudyTable) -> str:
         parts[0] += f", {diverged} of which diverged and count as chance"
     rest: tuple[State, ...] = ("running", "missing", "failed", "damaged")
     parts += [f"{table.count(state)} {state}" for state in rest if table.count(state)]
+    if table.progress is not None:
+        settled, total = len(table.progress.resolved), len(table.contrasts)
+        parts.append(f"{settled} of {total} contrasts are resolved, looking at {_some_looks(table.study.looks)} seeds")
     return "; ".join(parts)
+
+
+def _some_looks(looks: Sequence[int]) -> str:
+    return f"{', '.join(map(str, looks[:-1]))} and {looks[-1]}"
 
 
 def words(name: str) -> str:
@@ -406,7 +554,6 @@ def _arm_record(arm: Arm, records: tuple[TrialRecord, ...], level: float) -> Arm
 
 
 def _contrast_record(contrast: Contrast, first: ArmRecord, second: ArmRecord, level: float) -> ContrastRecord:
-    """Compares two arms. Every comparison is unpaired: a rule for pairing has to be fixed before the data, here."""
     a, b = first.scores, second.scores
     diverged = first.count("diverged"), second.count("diverged")
     counts = [arm.count("finished") + arm.count("diverged") for arm in (first, second)]
@@ -414,8 +561,9 @@ def _contrast_record(contrast: Contrast, first: ArmRecord, second: ArmRecord, le
         contrast=contrast,
         first=first,
         second=second,
-        difference=welch_difference(list(a.values()), list(b.values()), level=level) if a and b else None,
+        difference=compare(a, b, level=level) if a and b else None,
         shared=shared_seeds(a, b),
+        superiority=superiority(a, b, level=level),
         divergence_p=divergence_p(diverged[0], counts[0], diverged[1], counts[1]) if any(diverged) else None,
     )
 
@@ -423,12 +571,23 @@ def _contrast_record(contrast: Contrast, first: ArmRecord, second: ArmRecord, le
 def _corrected(records: tuple[ContrastRecord, ...]) -> tuple[ContrastRecord, ...]:
     """With p-values, corrected within the planned contrasts and, apart from them, within the exploratory ones. Arms of
     the same trials are no comparison, and count for nothing."""
-    by_record: dict[int, tuple[float | None, float | None]] = {}
+    corrected: dict[int, ContrastRecord] = {}
     for planned in (True, False):
         family = [record for record in records if record.contrast.planned == planned]
-        raw = [None if r.difference is None or r.same_trials else welch_p(r.difference) for r in family]
-        by_record |= {id(r): pair for r, pair in zip(family, zip(raw, holm(raw), strict=True), strict=True)}
-    return tuple(replace(r, p=by_record[id(r)][0], corrected_p=by_record[id(r)][1]) for r in records)
+        tests = [None if r.difference is None or r.same_trials else r.difference for r in family]
+        raw = [t_test_p(test) if test else None for test in tests]
+        margins = [r.contrast.margin for r in family]
+        alike = [equivalence_p(t, m) if t and m else None for t, m in zip(tests, margins, strict=True)]
+        for r, p, q, e in zip(family, raw, holm(raw), holm(alike), strict=True):
+            corrected[id(r)] = replace(r, p=p, corrected_p=q, corrected_equivalence_p=e)
+    return tuple(corrected[id(r)] for r in records)
+
+
+def _test_error(record: ArmRecord) -> float | None:
+    """Binomial standard error of the mean accuracy; None where the metric is none, or there is none yet."""
+    if record.mean is None or not record.num_test or not 0 <= record.mean.mean <= 1:
+        return None
+    return binomial_error(record.mean.mean, record.num_test)
 
 
 def _key(arm: Arm) -> tuple[tuple[str, str], ...]:

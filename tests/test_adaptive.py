@@ -1,0 +1,107 @@
+"""Studies that add seeds until their contrasts are resolved, from the file to the words."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from normlab import datasets
+from normlab.adaptive import look_words, require_contrasts
+from normlab.errors import UsageError
+from normlab.plan import make_plan, wanted_trials
+from normlab.runner import run
+from normlab.store import Store
+from normlab.study import Study
+from normlab.table import read_table, verdict_words
+from normlab.trial import TrialSpec
+from tests.test_table import fill, fingerprint, make_store
+
+TEXT = """
+question: Does it matter?
+base: {data: digits, split: fraction, network: 4K-1C1B-10D, epochs: 1, train_images: 100, batch_size: 20}
+factors:
+  norm: [none, batch]
+  learning_rate: [1e-3, 0.1]
+seeds: 3..8
+contrasts:
+  - norm: [batch, none]
+"""
+
+
+def make_study(tmp_path: Path, text: str = TEXT) -> Study:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    return Study.load(path)
+
+
+def clear_at_the_large_rate(spec: TrialSpec) -> float:
+    noise = np.random.default_rng([spec.seed, len(spec.norm)]).normal(0, 0.002)
+    return float(0.9 + noise - 0.4 * (spec.norm == "none" and spec.learning_rate > 0.05))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return make_store(tmp_path / "store")
+
+
+@pytest.fixture
+def filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results are made up, for data of this fingerprint."""
+    monkeypatch.setattr(datasets, "fingerprint", fingerprint)
+
+
+def seeds_by_arm(study: Study, store: Store) -> dict[str, int]:
+    return {arm.label: len(row) for arm, row in wanted_trials(study, store)}
+
+
+def test_the_looks_of_a_study_grow_by_about_half(tmp_path: Path) -> None:
+    assert make_study(tmp_path).looks == (3, 5, 8)
+    assert make_study(tmp_path, TEXT.replace("3..8", "3..20")).looks == (3, 5, 8, 13, 20)
+    assert make_study(tmp_path, TEXT.replace("3..8", "3")).looks == ()
+
+
+@pytest.mark.parametrize("seeds", ["8..3", "1..5", "3..", "3..3", "a..b"])
+def test_a_range_of_seeds_that_makes_no_sense_is_refused(tmp_path: Path, seeds: str) -> None:
+    with pytest.raises(UsageError, match=r"or 3\.\.20"):
+        make_study(tmp_path, TEXT.replace("3..8", seeds))
+
+
+def test_a_study_begins_with_its_first_seeds_and_adds_more_only_where_contrasts_are_open(
+    tmp_path: Path, store: Store, filled: None
+) -> None:
+    study = make_study(tmp_path)
+    assert set(seeds_by_arm(study, store).values()) == {3}
+    fill(store, study, clear_at_the_large_rate)
+    assert seeds_by_arm(study, store) == {
+        "norm none, learning_rate 0.001": 8, "norm none, learning_rate 0.1": 3,
+        "norm batch, learning_rate 0.001": 8, "norm batch, learning_rate 0.1": 3,
+    }  # fmt: skip
+    assert make_plan(study, store).missing() == ()
+    table = read_table(study, store, fingerprint)
+    assert [record.verdict for record in table.contrasts] == ["not resolved", "better"]
+    assert verdict_words(table.contrasts[1]).startswith("better (resolved at n = 3, p ")
+    assert look_words(study, store).startswith("1 of 2 contrasts are resolved; the others are not, with 8 seeds an arm")
+
+
+def test_what_comes_next_is_said_with_its_cost(tmp_path: Path, store: Store, filled: None) -> None:
+    study = make_study(tmp_path)
+    fill(store, study, clear_at_the_large_rate, skip={3, 4, 5, 6, 7})
+    assert look_words(study, store).startswith("1 of 2 contrasts are resolved; 5 seeds an arm come next: 4 trials, ")
+
+
+def test_without_contrasts_there_is_nothing_to_resolve(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="needs contrasts that the study names before it runs"):
+        require_contrasts(make_study(tmp_path, TEXT.partition("contrasts")[0]))
+
+
+def test_a_run_goes_on_look_by_look_until_all_is_resolved_or_the_seeds_are_used_up(
+    tmp_path: Path, store: Store
+) -> None:
+    equal = TEXT.replace("norm: [none, batch]\n  learning_rate: [1e-3, 0.1]", "learning_rate: [1e-5, 1.001e-5]")
+    study = make_study(tmp_path, equal.replace("norm: [batch, none]", "learning_rate: [1e-5, 1.001e-5]"))
+    looks = []
+    summary = run(study, store=store, workers=1, device="cpu", on_look=lambda: looks.append(look_words(study, store)))
+    assert (summary.trained, len(looks)) == (16, 2)
+    assert "5 seeds an arm come next: 4 trials" in looks[0]
+    again = run(study, store=store, workers=1, device="cpu")
+    assert (again.trained, again.already_finished) == (0, 16)
