@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats as scipy_stats
 
 from normlab.errors import UsageError
 from normlab.grid import arms, trials_by_arm
@@ -183,9 +184,11 @@ def test_what_is_not_resolved_says_what_these_runs_could_and_how_many_would(stor
     fill(store, study, lambda spec: 0.9 + 0.01 * spec.seed + 0.01 * (spec.norm == "batch"))
     table = read_table(study, store, fingerprint)
     record = table.contrasts[0]
-    assert record.smallest == pytest.approx(0.0307, abs=1e-4)  # 3.07 standard deviations at n = 3
-    assert record.seeds == 17
-    assert verdict_words(record) == "not resolved: about 17 seeds would settle it"
+    assert record.smallest is not None
+    effect, critical = record.smallest / 0.01, scipy_stats.t.ppf(1 - 0.025 / 2, 4)  # two comparisons are open
+    assert scipy_stats.nct.sf(critical, 4, effect * (3 / 2) ** 0.5) == pytest.approx(0.8, abs=1e-3)
+    assert record.seeds == 21
+    assert verdict_words(record) == "not resolved: about 20 seeds would settle it"
     row = contrast_summary(table, full=True)[0]
     assert row["P(A > B)"] == "1.00 [0.29, 1.00]"
     assert row["seeds"] == "independent, r = 1.00"  # three seeds are too few to pair by

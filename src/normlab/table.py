@@ -115,6 +115,7 @@ class ContrastRecord:
     p: float | None = None  # of the t test
     corrected_p: float | None = None  # after Holm, over the planned contrasts or over the exploratory ones
     corrected_equivalence_p: float | None = None  # of two one-sided tests, likewise; None without a margin
+    alpha: float = 1 - LEVEL  # that a test among those still open must pass: Holm's first step
     sequential: Resolution | Literal["open", "ended"] | None = None  # in a study that adds seeds: it decides
 
     @property
@@ -139,8 +140,8 @@ class ContrastRecord:
 
     @property
     def smallest(self) -> float | None:
-        """The difference that these runs would resolve with a power of 0.8."""
-        return smallest_difference(self.difference) if self.difference else None
+        """The difference that these runs would resolve with a power of 0.8, among so many comparisons."""
+        return smallest_difference(self.difference, alpha=self.alpha) if self.difference else None
 
     @property
     def seeds(self) -> int | None:
@@ -148,9 +149,9 @@ class ContrastRecord:
         is resolved or nothing can be said."""
         if self.difference is None or self.verdict != "not resolved":
             return None
-        estimates = [seeds_needed(self.difference)]
+        estimates = [seeds_needed(self.difference, alpha=self.alpha)]
         if self.contrast.margin is not None:
-            estimates.append(seeds_for_equivalence(self.difference, self.contrast.margin))
+            estimates.append(seeds_for_equivalence(self.difference, self.contrast.margin, alpha=self.alpha))
         known = [estimate for estimate in estimates if estimate is not None]
         return max(min(known), 1 + max(self.difference.n_first, self.difference.n_second)) if known else None
 
@@ -205,7 +206,12 @@ def read_table(
     if progress is not None:
         compared = tuple(replace(record, sequential=_state(record, progress)) for record in compared)
     return StudyTable(
-        study=study, metric=metric, level=level, arms=tuple(found), contrasts=_corrected(compared), progress=progress
+        study=study,
+        metric=metric,
+        level=level,
+        arms=tuple(found),
+        contrasts=_corrected(compared, 1 - level),
+        progress=progress,
     )
 
 
@@ -568,7 +574,7 @@ def _contrast_record(contrast: Contrast, first: ArmRecord, second: ArmRecord, le
     )
 
 
-def _corrected(records: tuple[ContrastRecord, ...]) -> tuple[ContrastRecord, ...]:
+def _corrected(records: tuple[ContrastRecord, ...], alpha: float) -> tuple[ContrastRecord, ...]:
     """With p-values, corrected within the planned contrasts and, apart from them, within the exploratory ones. Arms of
     the same trials are no comparison, and count for nothing."""
     corrected: dict[int, ContrastRecord] = {}
@@ -578,8 +584,10 @@ def _corrected(records: tuple[ContrastRecord, ...]) -> tuple[ContrastRecord, ...
         raw = [t_test_p(test) if test else None for test in tests]
         margins = [r.contrast.margin for r in family]
         alike = [equivalence_p(t, m) if t and m else None for t, m in zip(tests, margins, strict=True)]
+        still_open = sum(p is not None and p >= alpha for p in holm(raw))
         for r, p, q, e in zip(family, raw, holm(raw), holm(alike), strict=True):
-            corrected[id(r)] = replace(r, p=p, corrected_p=q, corrected_equivalence_p=e)
+            share = alpha / max(still_open, 1)
+            corrected[id(r)] = replace(r, p=p, corrected_p=q, corrected_equivalence_p=e, alpha=share)
     return tuple(corrected[id(r)] for r in records)
 
 
