@@ -156,10 +156,10 @@ def counts(summary: RunSummary) -> tuple[int, int, int, int]:
     return summary.trained, summary.already_finished, summary.stopped, len(summary.failures)
 
 
-def run_until_stopped(study: Study, store: Store, **settings: Any) -> RunSummary:
+def run_until_stopped(study: Study, store: Store, *, cohort: int = 1) -> RunSummary:
     """A run with a time limit that met its training; a limit too short for a busy machine's set-up does no harm."""
     for seconds in (1, 2, 4, 8, 16):
-        summary = run(study, store=store, workers=1, device="cpu", hours=seconds / 3600, **settings)
+        summary = run(study, store=store, workers=1, device="cpu", hours=seconds / 3600, cohort=cohort)
         if summary.stopped:
             break
     return summary
@@ -205,7 +205,7 @@ def test_a_worker_that_does_not_stop_in_time_is_ended_and_its_trials_stay_missin
 def test_training_that_is_killed_goes_on_from_its_last_checkpoint(study: Study, tmp_path: Path) -> None:
     study = Study.load(study.path, overrides=["seeds=1"])
     whole, killed = Store(tmp_path / "whole"), Store(tmp_path / "killed")
-    run(study, store=whole, workers=1, device="cpu")
+    run(study, store=whole, workers=1, device="cpu", cohort=1)
     first = make_plan(study, killed).trials[0]
     script = (
         "import sys, pathlib, torch; from normlab.train import train; from normlab.worker import *\n"

@@ -1,0 +1,67 @@
+"""Rates: how many trials of a kind are trained together, and that a run goes by it."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from normlab import rates
+from normlab.datasets import cache
+from normlab.plan import make_plan
+from normlab.rates import best_cohort, measure_rate
+from normlab.runner import run
+from normlab.store import Store
+from normlab.study import parse_study
+from normlab.trial import TrialSpec, make_spec
+
+
+def spec() -> TrialSpec:
+    return make_spec({"data": "digits", "split": "fraction", "network": "4K-1C1B-10D", "epochs": 1})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({1: 1.0, 2: 1.2, 4: 1.5, 8: 3.0, 16: 6.0, 32: 12.0}, 4),  # four together take little longer than one
+        ({1: 1.0, 2: 2.0, 4: 4.0}, 1),  # nothing gained
+        ({1: 1.0, 2: 2.1, 4: 2.0, 8: 4.4, 16: 9.0}, 4),  # a size that gains nothing may hide one that does
+        ({1: 1.0, 2: 1.0, 4: 1.0, 8: 1.0, 16: 1.0, 32: 1.0}, 32),
+    ],
+)
+def test_the_size_with_most_images_a_second_is_chosen(
+    seconds: dict[int, float], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rates, "_step_seconds", lambda spec, trials, device, limit: [seconds[trials], 99.0])
+    assert best_cohort(spec(), "cpu", 32, 1e12) == expected
+
+
+def test_a_cohort_is_never_larger_than_asked_for_nor_than_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "_step_seconds", lambda *_: [1.0])
+    assert best_cohort(spec(), "cpu", 3, 1e12) == 2
+    assert best_cohort(spec(), "cpu", 32, 0.0) == 1
+
+
+def test_a_measurement_is_of_real_steps() -> None:
+    assert best_cohort(spec(), "cpu", 2, 1e12) in (1, 2)
+    assert measure_rate(spec(), "cpu") > 0
+
+
+def test_a_run_trains_as_many_together_as_were_measured_to_be_fastest_and_gives_each_worker_its_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = "{data: digits, split: fraction, network: 4K-1C1B-10D, epochs: 1, train_images: 100}"
+    text = f"question: x?\nbase: {base}\nseeds: 7"
+    study, store = parse_study(text.encode(), name="s", path="s.yaml"), Store(tmp_path)
+    asked: list[str] = []
+
+    def remembered(key: str, compute: object) -> str:
+        asked.append(key)
+        return "4"
+
+    monkeypatch.setattr("normlab.runner.WORTH_MEASURING", 0.0)
+    monkeypatch.setattr(cache, "remembered", remembered)
+    assert run(study, store=store, workers=2, device="cpu").trained == 7
+    sizes = Counter(store.load(t.id).provenance["cohort_size"] for t in make_plan(study, store).trials)
+    assert sizes == {4: 4, 3: 3}
+    assert len(asked) == 1
+    assert asked[0].startswith("cohort ")
