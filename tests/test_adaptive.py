@@ -9,11 +9,11 @@ from normlab import datasets
 from normlab.adaptive import look_words, require_contrasts
 from normlab.errors import UsageError
 from normlab.plan import make_plan, wanted_trials
-from normlab.runner import run
 from normlab.store import Store
 from normlab.study import Study
 from normlab.table import read_table, verdict_words
 from normlab.trial import TrialSpec
+from tests.conftest import Run
 from tests.test_table import fill, fingerprint, make_store
 
 TEXT = """
@@ -95,13 +95,17 @@ def test_without_contrasts_there_is_nothing_to_resolve(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_look_by_look_until_all_is_resolved_or_the_seeds_are_used_up(
-    tmp_path: Path, store: Store
+    tmp_path: Path, normlab: Run
 ) -> None:
     equal = TEXT.replace("norm: [none, batch]\n  learning_rate: [1e-3, 0.1]", "learning_rate: [1e-5, 1.001e-5]")
     study = make_study(tmp_path, equal.replace("norm: [batch, none]", "learning_rate: [1e-5, 1.001e-5]"))
-    looks = []
-    summary = run(study, store=store, workers=1, device="cpu", on_look=lambda: looks.append(look_words(study, store)))
-    assert (summary.trained, len(looks)) == (16, 2)
-    assert "5 seeds an arm come next: 4 trials" in looks[0]
-    again = run(study, store=store, workers=1, device="cpu")
-    assert (again.trained, again.already_finished) == (0, 16)
+    done = normlab("run", study.path, "seeds=3", "--until-resolved", "--max-seeds", "8")
+    assert done.returncode == 0, done.stderr
+    assert "0 of 1 contrasts are resolved; 5 seeds an arm come next: 4 trials" in done.stderr
+    assert "0 of 1 contrasts are resolved; 8 seeds an arm come next: 6 trials" in done.stderr
+    assert "the others are not, with 8 seeds an arm" in done.stderr
+    again = normlab("run", study.path, "seeds=3..8")
+    assert "trained 0 trials" in again.stderr
+    assert "16 were finished before" in again.stderr
+    report = normlab("report", study.path, "seeds=3..8")
+    assert "16 of 16 trials are done; 0 of 1 contrasts are resolved, looking at 3, 5 and 8 seeds" in report.stdout

@@ -109,7 +109,8 @@ def run(
     """Train what is missing of a study. Run it again to go on where it stopped."""
     study, store = _open(study_name, scale, overrides, store_path)
     if until_resolved and not study.looks:
-        overrides = (*overrides, f"seeds={min(len(study.seeds), max_seeds - 1)}..{max_seeds}")
+        others = [text for text in overrides if text.partition("=")[0].strip() != "seeds"]
+        overrides = (*others, f"seeds={min(max(len(study.seeds), 2), max_seeds - 1)}..{max_seeds}")
         study, store = _open(study_name, scale, overrides, store_path)
     if not study.looks:
         return train_missing(_headline(study), study, store, **options)

@@ -232,7 +232,12 @@ def caveat(table: StudyTable) -> str:
     paired = any(r.difference is not None and r.difference.method == "paired t" for r in table.contrasts)
     how = "Welch's for differences, paired where the table says so" if paired else "Welch's for differences"
     text = f"Intervals are {table.level:.0%} t intervals over seeds ({how})"
-    if len(table.contrasts) > 1:
+    if table.progress is not None:
+        text += (
+            ", not adjusted for the looks; verdicts keep an error rate of 5 % over all looks and contrasts (alpha "
+            "spending after Lan and DeMets, Holm's procedure group by group)"
+        )
+    elif len(table.contrasts) > 1:
         text += (
             f", each by itself; verdicts go by p-values corrected after Holm for the {len(table.contrasts)} comparisons"
         )
