@@ -15,7 +15,7 @@ from normlab.randomness import numpy_generator
 from normlab.result import Mistake
 
 MISTAKES = 25  # kept of each trial: a page of pictures
-RECOMPUTE_IMAGES = 2_500  # 10³ to 10⁴ images are enough to recompute statistics (PreciseBN; Wu & Johnson 2021)
+RECOMPUTE_IMAGES = 4_000  # 10³ to 10⁴ images are enough to recompute statistics (PreciseBN; Wu & Johnson 2021)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from normlab.evaluate import image_order, plain_training_mode, split_batches
 from normlab.network import Network
 from normlab.plan import EVALUATION_BATCH
 
-PROBE_PIXELS = 64 * 32 * 32  # of a batch whose activations are kept for the backward pass
+PROBE_PIXELS = 250 * 32 * 32  # of a batch whose activations are kept for the backward pass
 MIN_IMAGES = 16  # however large: no more memory than a step of training with the usual batch
 VANISHED = 38.0  # decades of float32's normal numbers: the spread where some layer's gradient is exactly zero
 
@@ -48,7 +48,7 @@ def dead_channels(network: Network, data: Images, *, autocast: torch.autocast | 
 @torch.enable_grad()
 def gradient_spread(network: Network, train: Images) -> list[float]:
     """Decades between the largest and the smallest gradient over depth: log10 of the ratio of the root mean squares
-    of ∂L/∂h, h the output of a weighted layer, on one batch of training images (64 of 32×32 pixels, fewer of larger
+    of ∂L/∂h, h the output of a weighted layer, on one batch of training images (250 of 32×32 pixels, fewer of larger
     ones) with batch statistics, without dropout.
 
     0 where gradients neither vanish nor explode over depth (after Glorot & Bengio 2010, fig. 7; Yang et al. 2019).
