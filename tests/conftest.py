@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread a process: the tests run one process a core
+
 # A submission is judged on the same examples each time; at a desk every run draws new ones.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
