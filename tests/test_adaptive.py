@@ -11,8 +11,9 @@ from normlab.errors import UsageError
 from normlab.plan import make_plan, wanted_trials
 from normlab.store import Store
 from normlab.study import Study
-from normlab.table import read_table, verdict_words
+from normlab.table import read_table
 from normlab.trial import TrialSpec
+from normlab.wording import verdict_words
 from tests.conftest import Run
 from tests.test_table import fill, fingerprint, make_store
 

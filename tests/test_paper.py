@@ -24,7 +24,8 @@ from normlab.paper_report import scale_differences, small_batch_words, write_pap
 from normlab.result import Result
 from normlab.store import Store
 from normlab.study import Study
-from normlab.table import StudyTable, read_table, seeds_words
+from normlab.table import StudyTable, read_table
+from normlab.wording import seeds_words
 from tests.test_table import fingerprint, make_store
 
 PAPER = Paper.load()

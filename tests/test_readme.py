@@ -46,15 +46,3 @@ def test_the_public_names_are_importable_and_importing_normlab_costs_nothing() -
         "except AttributeError: pass\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_results_can_be_loaded_in_a_notebook(tmp_path: Path, normlab: Run) -> None:
-    import normlab as api
-
-    overrides = ["seeds=2", "epochs=1", "train_images=100", "learning_rate=1e-3"]
-    study = api.Study.load("quickstart", overrides=overrides)
-    summary = api.run(study, store=api.Store(tmp_path / "store"), workers=2)
-    assert summary.trained == 4
-    results = api.load_results(study, store=tmp_path / "store")
-    assert [arm.mean.n for arm in results.arms] == [2, 2]
-    assert results.contrasts[0].difference is not None

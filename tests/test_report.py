@@ -22,8 +22,9 @@ from normlab.report import (
     settings_rows,
     write_report,
 )
+from normlab.rows import arm_rows, contrast_rows, to_csv
 from normlab.study import Study
-from normlab.table import StudyTable, arm_rows, contrast_rows, read_table, to_csv
+from normlab.table import StudyTable, read_table
 from normlab.trial import TrialSpec
 from tests.test_figures import make_table
 from tests.test_table import STUDY, fill, fingerprint, make_store, make_study, noisy

@@ -15,24 +15,13 @@ from scipy import stats as scipy_stats
 from normlab.errors import UsageError
 from normlab.grid import arms, trials_by_arm
 from normlab.result import Details, Result
+from normlab.rows import arm_rows, contrast_rows, to_csv, to_json, to_latex, trial_rows
 from normlab.stats import holm, mean_interval, welch_difference
 from normlab.store import Store
 from normlab.study import Study, parse_study
-from normlab.table import (
-    arm_rows,
-    arm_summary,
-    context_words,
-    contrast_rows,
-    contrast_summary,
-    read_table,
-    status_words,
-    to_csv,
-    to_json,
-    to_latex,
-    trial_rows,
-    verdict_words,
-)
+from normlab.table import read_table
 from normlab.trial import TrialSpec
+from normlab.wording import arm_summary, context_words, contrast_summary, status_words, verdict_words
 
 STUDY = """
 question: Does batch normalization help?

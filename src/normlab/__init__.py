@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from normlab.network import build_network as build_network
     from normlab.norms import build_norm as build_norm
     from normlab.notation import parse_notation as parse_notation
+    from normlab.results import load_results as load_results
     from normlab.runner import run as run
     from normlab.store import Store as Store
     from normlab.study import Study as Study
-    from normlab.table import load_results as load_results
     from normlab.trial import TrialSpec as TrialSpec
 
 _HOME = {
@@ -24,7 +24,7 @@ _HOME = {
     "UsageError": "errors",
     "build_network": "network",
     "build_norm": "norms",
-    "load_results": "table",
+    "load_results": "results",
     "parse_notation": "notation",
     "run": "runner",
 }

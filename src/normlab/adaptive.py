@@ -5,8 +5,9 @@ from normlab.errors import UsageError
 from normlab.plan import make_plan
 from normlab.store import Store
 from normlab.study import Study
-from normlab.table import read_table, verdict_words
+from normlab.table import read_table
 from normlab.terminal import flops_words
+from normlab.wording import verdict_words
 
 
 def require_contrasts(study: Study) -> None:

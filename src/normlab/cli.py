@@ -206,7 +206,8 @@ def report(
 ) -> None:  # fmt: skip
     """Answer a study: a table, and a report with figures, CSV and JSON that opens without a network."""
     from normlab import datasets
-    from normlab.table import read_table, to_json
+    from normlab.rows import to_json
+    from normlab.table import read_table
 
     study, store = _open(study_name, scale, overrides, store_path, existing=True)
     if as_json:
@@ -230,7 +231,8 @@ def compare(
 ) -> None:  # fmt: skip
     """Print a study's arms and contrasts, with intervals."""
     from normlab import datasets
-    from normlab.table import arm_rows, contrast_rows, read_table, to_csv, to_json
+    from normlab.rows import arm_rows, contrast_rows, to_csv, to_json
+    from normlab.table import read_table
 
     if as_csv and as_json:
         raise UsageError("--csv and --json: write one of them")
@@ -450,7 +452,7 @@ def _draw(figure: Any, path: str) -> None:
 
 
 def _print_answer(study: "Study", table: Any) -> None:
-    from normlab.table import arm_summary, context_words, contrast_summary, status_words
+    from normlab.wording import arm_summary, context_words, contrast_summary, status_words
 
     click.echo(_headline(study))
     click.echo(f"{context_words(table)}; {status_words(table)}")

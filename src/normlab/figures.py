@@ -23,8 +23,10 @@ from matplotlib.ticker import NullLocator
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from normlab.errors import UsageError, unknown
+from normlab.grid import as_number
 from normlab.result import Result
-from normlab.table import ArmRecord, StudyTable, words
+from normlab.table import ArmRecord, StudyTable
+from normlab.wording import words
 
 # Okabe and Ito's, without the yellow that white paper swallows; markers and dashes in the same order.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -132,9 +134,9 @@ def factor_figure(table: StudyTable, factor: str) -> FactorFigure:
     factor (those of the other factors in a one-at-a-time study) are left to those factors' figures.
     """
     levels = [level.label for level in next(f for f in table.study.factors if f.name == factor).levels]
-    if None not in map(_number, levels):
+    if None not in map(as_number, levels):
         levels.sort(key=float)
-    numbers = [_number(label) for label in levels]
+    numbers = [as_number(label) for label in levels]
     numeric = len(levels) > 1 and None not in numbers
     values = [n for n in numbers if n is not None] if numeric else []
     log = numeric and min(values) > 0 and max(values) / min(values) > 10
@@ -213,7 +215,7 @@ def _split(groups: Mapping[Levels, list[ArmRecord]]) -> dict[str, list[tuple[str
                 used[name].append(label)
     candidates = [name for name, labels in used.items() if 1 < len(labels) <= MAX_SERIES]
     # Of the categorical ones first, the one with the fewest levels.
-    chosen = min(candidates, key=lambda f: (all(_number(v) is not None for v in used[f]), len(used[f])), default=None)
+    chosen = min(candidates, key=lambda f: (all(as_number(v) is not None for v in used[f]), len(used[f])), default=None)
     panels: dict[str, list[tuple[str, list[ArmRecord]]]] = {}
     for others, arms in groups.items():
         title = ", ".join(f"{words(f)} {v}" for f, v in others if f != chosen and len(used[f]) > 1)
@@ -278,14 +280,6 @@ def _measured(run: Result, name: str) -> dict[float, float]:
     return {e: v for e, v in pairs if e is not None and v is not None and math.isfinite(v)}
 
 
-def _number(label: str) -> float | None:
-    try:
-        value = float(label)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
 def _axis_label(factor: str, log: bool) -> str:
     notes = [note for note in (UNITS.get(factor), "log scale" if log else None) if note]
     return words(factor) + (f" ({', '.join(notes)})" if notes else "")
@@ -306,6 +300,14 @@ CHARACTER_POINTS = 5.6  # width of an average character at 9 points, on the wide
 GREY = "#555555"
 
 
+class ShownFigure(Figure):
+    """A figure that a notebook shows by itself, without pyplot."""
+
+    def _repr_svg_(self) -> str:
+        svg = picture(self, ".svg").decode()
+        return svg[svg.index("<svg") :]
+
+
 def draw_factor(data: FactorFigure) -> Figure:
     """Draws every seed as a dot, the mean of each arm with its interval, diverged trials as crosses at chance."""
     with mpl.rc_context(STYLE):
@@ -316,7 +318,7 @@ def draw_factor(data: FactorFigure) -> Figure:
         legend = _factor_legend(data, names)
         titles = _titles(data.panels, panel_points + 20)
         height = (2.9 if rows == 1 else 2.0 * rows) + _legend_height(legend, width) + _tick_height(data, panel_points)
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = ShownFigure(figsize=(width, height), layout="constrained")
         axes_grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for i, axes in enumerate(axes_grid.flat):
             if i >= len(data.panels):
@@ -339,7 +341,7 @@ def draw_curves(data: CurveFigure) -> Figure:
         titles = _titles(data.panels, (width / columns - 0.4) * 72)
         lines = 0.15 * rows * max((title.count("\n") for title in titles), default=0)
         height = (3.0 if columns == 1 else 1.8 * rows + 0.3) + _legend_height(legend, width) + lines
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = ShownFigure(figsize=(width, height), layout="constrained")
         axes_grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for i, axes in enumerate(axes_grid.flat):
             if i >= len(data.panels):

@@ -2,15 +2,16 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from normlab.errors import UsageError
 from normlab.trial import TrialSpec, make_spec, trial_id
 
 if TYPE_CHECKING:  # a study checks itself against its own grid
-    from normlab.study import Study
+    from normlab.study import Factor, Study
 
 MAX_ARMS = 20_000
 
@@ -29,18 +30,32 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """Two arms of a study, the first minus the second. `planned` if the study file named it."""
+    """Two arms of a study, the first minus the second. `planned` if the study file named it.
+
+    With `best`, the name of another factor, each arm stands for the best of its levels: the arms here are only those
+    of its first level until results choose others.
+    """
 
     first: Arm
     second: Arm
     factor: str
     planned: bool
     margin: float | None = None  # as a fraction of 1: a smaller difference does not matter
+    best: str | None = None
 
     @property
     def label(self) -> str:
+        return self.label_without(self.best) + (f", each at its own best {self.best}" if self.best else "")
+
+    @property
+    def place(self) -> dict[str, str]:
+        """The levels of the other factors, at which both arms stand."""
+        return {f: level for f, level in self.first.levels.items() if f not in (self.factor, self.best)}
+
+    def label_without(self, factor: str | None) -> str:
+        """The label, with nothing said of one of the other factors."""
         a, b = self.first.levels[self.factor], self.second.levels[self.factor]
-        others = ", ".join(f"{f} {level}" for f, level in self.first.levels.items() if f != self.factor)
+        others = ", ".join(f"{f} {level}" for f, level in self.place.items() if f != factor)
         return f"{self.factor}: {a} − {b}" + (f" at {others}" if others else "")
 
 
@@ -67,6 +82,21 @@ def arms(study: "Study") -> tuple[Arm, ...]:
     return tuple(_arm(study, index) for index in indices)
 
 
+def numeric_levels(factor: "Factor") -> dict[str, float]:
+    """The numbers that a factor's labels stand for; empty where one of them is none."""
+    numbers = {level.label: as_number(level.label) for level in factor.levels}
+    known = {label: number for label, number in numbers.items() if number is not None}
+    return known if len(known) == len(numbers) else {}
+
+
+def as_number(label: str) -> float | None:
+    try:
+        value = float(label)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
 def trials_by_arm(study: "Study", fingerprint: Callable[[str], str]) -> tuple[tuple[Arm, tuple[Trial, ...]], ...]:
     """Every arm with its trials, one a seed. `fingerprint` tells the identity of a data set by its name."""
     once = functools.cache(fingerprint)
@@ -87,7 +117,11 @@ def contrasts(study: "Study") -> tuple[Contrast, ...]:
     found: list[Contrast] = []
     for named in study.contrasts:
         margin = None if named.margin is None else named.margin / 100
-        found += _pairs(everything, named.factor, named.first, named.second, named.at, planned=True, margin=margin)
+        at = dict(named.at)
+        if named.best is not None:  # one contrast for all levels of that factor
+            at[named.best] = (next(f for f in study.factors if f.name == named.best).levels[0].label,)
+        pairs = _pairs(everything, named.factor, named.first, named.second, at, planned=True, margin=margin)
+        found += [replace(pair, best=named.best) for pair in pairs]
     if found:
         return tuple(found)
     for factor in study.factors:

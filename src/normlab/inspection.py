@@ -17,9 +17,10 @@ from normlab.datasets.split import Split, split_images
 from normlab.errors import UsageError, nearest
 from normlab.figures import STYLE, picture
 from normlab.result import Details, Result
+from normlab.rows import to_csv
 from normlab.store import Store
-from normlab.table import interval_words, percent, to_csv
 from normlab.trial import TrialSpec
+from normlab.wording import interval_words, percent
 
 MAX_CELLS = 20  # classes up to which the cells of a confusion matrix bear their numbers
 SHOWN = 5  # candidates in a message

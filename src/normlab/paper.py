@@ -25,7 +25,8 @@ from normlab.stats import (
 from normlab.store import Store
 from normlab.strict_yaml import read_yaml
 from normlab.study import Study
-from normlab.table import ArmRecord, ContrastRecord, StudyTable, context_words, read_table, seeds_words
+from normlab.table import ArmRecord, ContrastRecord, StudyTable, read_table
+from normlab.wording import context_words, seeds_words
 
 ALPHA = 1 - LEVEL
 SMALL_BATCH = "paper/small-batch"
@@ -66,8 +67,11 @@ class Part(_Frozen):
         contrast = record.contrast
         ((factor, pair),) = self.contrast.items()
         levels = contrast.first.levels
-        return (factor, *pair) == (contrast.factor, levels[factor], contrast.second.levels[factor]) and all(
-            levels[name] in labels for name, labels in self.at.items()
+        compared = (contrast.factor, levels[factor], contrast.second.levels[factor])
+        return (
+            compared == (factor, *pair)
+            and contrast.best is None
+            and all(levels[name] in labels for name, labels in self.at.items())
         )
 
 

@@ -36,20 +36,12 @@ from normlab.report import (
     write_file,
     write_report,
 )
+from normlab.rows import to_csv
 from normlab.stats import Difference, Mean
 from normlab.study import label_of
-from normlab.table import (
-    StudyTable,
-    context_words,
-    interval_words,
-    p_words,
-    percent,
-    read_table,
-    seeds_words,
-    to_csv,
-    words,
-)
+from normlab.table import StudyTable, read_table
 from normlab.trial import SETTINGS
+from normlab.wording import context_words, interval_words, p_words, percent, seeds_words, words
 
 EVALUATION_NAMES = {
     "test_accuracy": "moving averages",

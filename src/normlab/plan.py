@@ -63,7 +63,7 @@ def wanted_trials(study: Study, store: Store) -> tuple[tuple[Arm, tuple[Trial, .
     resolved, those of its present look."""
     if not study.looks:
         return trials_by_arm(study, datasets.fingerprint)
-    from normlab.table import read_table  # with scipy, which others need not wait for
+    from normlab.table import read_table
 
     table = read_table(study, store, datasets.fingerprint)
     return tuple((record.arm, tuple(t.trial for t in record.trials)) for record in table.arms)

@@ -28,25 +28,23 @@ from normlab.figures import (
     picture,
 )
 from normlab.result import sha256
+from normlab.rows import arm_rows, contrast_rows, sensitivity_rows, to_csv, to_json, to_latex
 from normlab.study import Study, label_of, shipped_studies
-from normlab.table import (
-    ContrastRecord,
-    StudyTable,
-    arm_rows,
+from normlab.table import ContrastRecord, StudyTable
+from normlab.trial import SETTINGS, is_active
+from normlab.wording import (
     arm_summary,
+    best_words,
     context_words,
-    contrast_rows,
     contrast_summary,
     interval_words,
     percent,
     seeds_words,
+    sensitivity_contrast_summary,
+    sensitivity_summary,
     status_words,
-    to_csv,
-    to_json,
-    to_latex,
     words,
 )
-from normlab.trial import SETTINGS, is_active
 
 VERDICTS = ("better", "worse", "equivalent", "not resolved", "n too small to say", "no spread", "same trials")
 MAX_SHOWN = 8  # chosen: distinct values in one cell before the rest is counted
@@ -82,8 +80,14 @@ def write_report(study: Study, table: StudyTable, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         write_file(folder / "arms.csv", to_csv(arm_rows(table)).encode())
         write_file(folder / "contrasts.csv", to_csv(contrast_rows(table)).encode())
+        if lines := sensitivity_rows(table):
+            write_file(folder / "sensitivity.csv", to_csv(lines).encode())
         write_file(folder / "results.json", to_json(table).encode() + b"\n")
-        for name, rows in (("arms", arm_summary(table, full=True)), ("contrasts", contrast_summary(table, full=True))):
+        for name, rows in (
+            ("arms", arm_summary(table, full=True)),
+            ("contrasts", contrast_summary(table, full=True)),
+            ("sensitivity", sensitivity_summary(table)),
+        ):
             if rows:
                 write_file(folder / f"{name}.tex", to_latex(rows, f"{study.question} {context_words(table)}.").encode())
         figures = _write_figures(table, folder)
@@ -114,6 +118,8 @@ def to_markdown(study: Study, table: StudyTable, figures: Sequence[ReportFigure]
     for title, rows in (
         ("Contrasts", contrast_summary(table, full=True)),
         ("Arms", arm_summary(table, full=True)),
+        ("Sensitivity", sensitivity_summary(table)),
+        ("Sensitivity, compared", sensitivity_contrast_summary(table)),
         ("Not finished, or not as hoped", problem_rows(table)),
         ("Settings that vary", varied),
         ("Settings equal in all arms", equal),
@@ -143,14 +149,17 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def answers(table: StudyTable) -> list[str]:
     """The answer, a sentence for each pair of levels that was compared, built from the numbers alone."""
-    groups: dict[tuple[str, str, str], list[ContrastRecord]] = {}
+    groups: dict[tuple[str, str, str, str], list[ContrastRecord]] = {}
     for record in table.contrasts:
         contrast = record.contrast
         pair = (contrast.factor, contrast.first.levels[contrast.factor], contrast.second.levels[contrast.factor])
-        groups.setdefault(pair, []).append(record)
+        groups.setdefault((*pair, contrast.best or ""), []).append(record)
     if groups:
         start = words(table.metric).capitalize()
-        return [_group_sentence(f"{start}, {words(pair[0])} ", pair, group) for pair, group in groups.items()]
+        return [
+            _group_sentence(f"{start}, {words(key[0])}{_at_best(key[3], group)} ", key[:3], group)
+            for key, group in groups.items()
+        ]
     means = [(arm.arm.label, arm.mean) for arm in table.arms if arm.mean]
     return [
         f"{label}: {words(table.metric)} {percent(mean.mean)} %"
@@ -158,6 +167,12 @@ def answers(table: StudyTable) -> list[str]:
         + f" at n = {mean.n}."
         for label, mean in means
     ] or ["No trial is finished yet."]
+
+
+def _at_best(factor: str, group: Sequence[ContrastRecord]) -> str:
+    if not factor:
+        return ""
+    return f", each at its own best {words(factor)}{best_words(group[0]) if len(group) == 1 else ''}:"
 
 
 def _group_sentence(start: str, pair: tuple[str, str, str], group: Sequence[ContrastRecord]) -> str:
@@ -169,7 +184,7 @@ def _group_sentence(start: str, pair: tuple[str, str, str], group: Sequence[Cont
     parts = []
     for verdict in VERDICTS:
         if found := by_verdict.get(verdict, []):
-            parts.append(f"{verdict} at {_places(pair[0], found)}{_extreme(found)}")
+            parts.append(f"{verdict} at {_places(found)}{_extreme(found)}")
     return f"{start}{pair[1]} against {pair[2]} at {len(group)} settings: {'; '.join(parts)}."
 
 
@@ -199,9 +214,9 @@ def _sentence(record: ContrastRecord) -> str:
     return f"{first} against {second} cannot be said: n is too small ({counts})"
 
 
-def _places(factor: str, records: Sequence[ContrastRecord]) -> str:
+def _places(records: Sequence[ContrastRecord]) -> str:
     """Where the contrasts hold, such as `learning_rate 0.05, 0.1`."""
-    others = [[(f, v) for f, v in r.contrast.first.levels.items() if f != factor] for r in records]
+    others = [list(record.contrast.place.items()) for record in records]
     if all(len(levels) == 1 for levels in others):
         return f"{words(others[0][0][0])} {_some([levels[0][1] for levels in others])}"
     return _some([" ".join(f"{words(f)} {v}" for f, v in levels) for levels in others], "; ")
@@ -412,6 +427,9 @@ def _render(study: Study, table: StudyTable, figures: Sequence[ReportFigure]) ->
         arms=arm_summary(table, full=True),
         contrasts=contrast_summary(table, full=True),
         figures=figures,
+        sensitivity=sensitivity_summary(table),
+        sensitivity_contrasts=sensitivity_contrast_summary(table),
+        usable_within=study.usable_within,
         equal=equal,
         varied=varied,
         provenance=provenance_rows(table),

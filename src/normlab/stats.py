@@ -283,6 +283,24 @@ def smallest_difference(difference: Difference, *, alpha: float = 0.05, power: f
     return high * sd
 
 
+def not_worse_than_best(arms: Sequence[Sequence[float]], *, level: float = LEVEL) -> list[bool]:
+    """Which of several arms may have the highest mean: those that no other arm is shown to beat.
+
+    The set holds the best arm with probability `level` at least: multiple comparisons with the best (Hsu 1984), by
+    one-sided Welch tests at (1 − level) / (k − 1) (Bonferroni). An arm that cannot be tested stays in it.
+    """
+    differences = [[welch_difference(other, arm, level=level) for other in arms if other is not arm] for arm in arms]
+    alpha = (1 - level) / max(len(arms) - 1, 1)
+    return [all(_beaten_p(difference) >= alpha for difference in against) for against in differences]
+
+
+def _beaten_p(difference: Difference) -> float:
+    """One-sided p that the first mean is not higher; 1 where it cannot be tested."""
+    if not difference.standard_error or difference.degrees_of_freedom is None:
+        return 1.0
+    return _t_tail(difference.difference / difference.standard_error, difference.degrees_of_freedom)
+
+
 def bootstrap_interval(
     values: Sequence[float], *, level: float = LEVEL, resamples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:

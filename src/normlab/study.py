@@ -18,9 +18,10 @@ from normlab.strict_yaml import MAX_BYTES, Value, read_yaml
 from normlab.trial import SETTINGS, allowed, in_yaml, is_active, make_spec
 
 MAX_SEEDS = MAX_LEVELS = 1_000  # far above any real study
+USABLE_WITHIN = 5.0  # chosen: percentage points; the difference between a recipe that works and one that does not
 MAX_LABEL = 60  # characters of a level's name: it stands in legends and tables
 
-KEYS = ("question", "base", "factors", "vary", "seeds", "contrasts", "margin", "scales")
+KEYS = ("question", "base", "factors", "vary", "seeds", "contrasts", "margin", "usable_within", "scales")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ class ContrastSpec:
     second: str
     at: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     margin: float | None = None  # percentage points below which a difference does not matter
+    best: str | None = None  # a factor at whose best level each of the two stands, chosen on seeds of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,7 @@ class Study:
     contrasts: tuple[ContrastSpec, ...]
     scales: Mapping[str, Mapping[str, Any]]
     scale: str | None  # the one that was applied
+    usable_within: float = USABLE_WITHIN  # percentage points below the best at which a level is still usable
     overrides: tuple[str, ...] = ()  # those given by hand on top of it, as `key=value`
     source: str = ""  # the file's text
     path: str = ""
@@ -150,6 +153,11 @@ def parse_study(raw: bytes, *, name: str, path: str, scale: str | None = None, o
     for key, value in read_overrides(overrides).items():
         study = _override(study, key, value, f"override '{key}': ")
     study = dataclasses.replace(study, overrides=tuple(overrides))
+    if study.first_seeds is not None and any(contrast.best for contrast in study.contrasts):
+        raise UsageError(
+            f"{study.where('seeds')}seeds: a contrast with 'best' chooses levels on half of the seeds, so that their "
+            "number has to be fixed; write seeds: 10"
+        )
     _check_settings(study, reader)
     return study
 
@@ -202,6 +210,7 @@ class _Reader:
             vary=vary,
             **read_seeds(self.tree.get("seeds", 3), self.where("seeds")),
             contrasts=(),  # read once the levels are known to be valid
+            usable_within=self.points("usable_within", self.tree.get("usable_within")) or USABLE_WITHIN,
             scales=self.scales(),
             scale=None,
             source=source,
@@ -252,7 +261,7 @@ class _Reader:
         found = [self.contrast(f"contrasts.{i}", item, factors) for i, item in enumerate(tree)]
         for i, one in enumerate(found):
             for other in found[:i]:
-                same = (one.factor, one.at) == (other.factor, other.at)
+                same = (one.factor, one.at, one.best) == (other.factor, other.at, other.best)
                 if same and {one.first, one.second} == {other.first, other.second}:
                     place = self.where(f"contrasts.{i}")
                     raise UsageError(f"{place}{one.first} and {one.second} are compared twice; remove one contrast")
@@ -261,7 +270,7 @@ class _Reader:
     def contrast(self, place: str, item: Any, factors: tuple[Factor, ...]) -> ContrastSpec:
         tree = self.mapping(place, item, "a contrast as 'factor: [level, level]'")
         by_name = {factor.name: factor for factor in factors}
-        keys = [key for key in tree if key not in ("at", "margin")]
+        keys = [key for key in tree if key not in ("at", "margin", "best")]
         if len(keys) != 1:
             raise UsageError(f"{self.where(place)}a contrast compares one factor; given {', '.join(keys) or 'none'}")
         name = keys[0]
@@ -272,17 +281,30 @@ class _Reader:
         if name in at:
             raise UsageError(f"{self.where(place)}at: '{name}' is what the contrast compares")
         places = {other: self.labels(f"{place}.at.{other}", other, level, by_name) for other, level in at.items()}
-        margin = self.margin(place, tree.get("margin", self.tree.get("margin")))
-        return ContrastSpec(factor=name, first=labels[0], second=labels[1], at=places, margin=margin)
+        where = f"{place}.margin" if "margin" in tree else "margin"
+        margin = self.points(where, tree.get("margin", self.tree.get("margin")))
+        best = tree.get("best")
+        if best is not None and (not isinstance(best, str) or best not in by_name or best == name or best in at):
+            others = [other for other in by_name if other != name and other not in at]
+            raise UsageError(
+                f"{self.where(f'{place}.best')}best: given '{label_of(best)}'; write another factor that 'at' does not "
+                f"fix{': ' + ', '.join(others) if others else '; there is none'}"
+            )
+        if best is not None and self.tree.get("vary") == "one-at-a-time":
+            raise UsageError(
+                f"{self.where(f'{place}.best')}best: needs every level of {best} at both; write vary: grid"
+            )
+        return ContrastSpec(factor=name, first=labels[0], second=labels[1], at=places, margin=margin, best=best)
 
-    def margin(self, place: str, value: Any) -> float | None:
-        """What is too small to matter, in percentage points."""
+    def points(self, place: str, value: Any) -> float | None:
+        """Percentage points of accuracy, as written at a place of the file; None where there is nothing."""
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 100:
+            key = place.rpartition(".")[2]
             raise UsageError(
-                f"{self.where(f'{place}.margin') or self.where('margin')}margin: {value!r}; allowed: percentage points "
-                "of accuracy, above 0 and below 100, such as 0.5"
+                f"{self.where(place)}{key}: {value!r}; allowed: percentage points of accuracy, above 0 and below 100, "
+                "such as 0.5"
             )
         return float(value)
 

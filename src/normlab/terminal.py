@@ -1,28 +1,49 @@
 """What a terminal shows: tables as columns, and numbers as a person says them."""
 
+import io
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+PIPE_COLUMNS = 200  # of a table that no terminal bounds
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
     """Prints rows as columns; in a pipe, as wide as they are."""
     from rich.console import Console
-    from rich.table import Table
 
     if not rows:
         click.echo("(none)")
         return
+    Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(_columns(rows))
+
+
+def table_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The same columns as a text."""
+    from rich.console import Console
+
+    console = Console(highlight=False, width=PIPE_COLUMNS, file=io.StringIO(), color_system=None)
+    with console.capture() as captured:
+        console.print(_columns(rows))
+    return captured.get().rstrip("\n")
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> "Table":
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in rows[0]:
         numeric = all(isinstance(row[name], int | float) or str(row[name])[:1].isdigit() for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(word(row[name]) for name in rows[0]))
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-    console.print(table)
+    return table
 
 
 def word(value: Any) -> str:

@@ -1,0 +1,249 @@
+"""The table of a study as rows of plain numbers (fractions of 1), and the formats they go to: CSV, JSON, LaTeX."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from normlab.grid import Arm
+from normlab.sensitivity import sensitivities, sensitivity_contrasts
+from normlab.stats import binomial_error
+from normlab.table import STATES, ArmRecord, ContrastRecord, StudyTable
+
+FORMAT_VERSION = 1  # of results.json
+
+# Further columns of the rows; a factor of such a name has `factor: ` before it there.
+CONTEXT = ("data", "data_fingerprint", "split", "train_images", "test_images", "precision", "scale")
+RESERVED = frozenset({*CONTEXT, *STATES, "id", "seed", "seeds", "metric", "n", "mean", "sd", "low", "high", "level",
+                       "interval", "binomial_error", "state", "score", "reason", "scores"})  # fmt: skip
+
+
+def arm_rows(table: StudyTable) -> list[dict[str, Any]]:
+    """One row an arm, accuracies as fractions of 1, None where there is nothing to say."""
+    rows = []
+    for record in table.arms:
+        mean = record.mean
+        error = test_set_error(record)
+        rows.append(
+            levels_of(record.arm)
+            | {"metric": table.metric, "seeds": len(record.trials)}
+            | {"n": mean.n if mean else 0}
+            | {name: getattr(mean, name, None) for name in ("mean", "sd", "low", "high")}
+            | {"level": table.level, "interval": "Student t", "binomial_error": error}
+            | {state: record.count(state) for state in STATES}
+            | arm_context(table, record)
+        )
+    return rows
+
+
+def contrast_rows(table: StudyTable) -> list[dict[str, Any]]:
+    """One row a contrast: the first arm minus the second, in fractions of 1."""
+    rows = []
+    for record in table.contrasts:
+        contrast, difference = record.contrast, record.difference
+        rows.append(
+            {
+                "contrast": contrast.label,
+                "factor": contrast.factor,
+                "first": contrast.first.levels[contrast.factor],
+                "second": contrast.second.levels[contrast.factor],
+                "at": ", ".join(f"{f} {level}" for f, level in contrast.place.items()),
+                "best_of": contrast.best,
+                "first_best": record.best_levels[0],
+                "second_best": record.best_levels[1],
+                "planned": contrast.planned,
+                "metric": table.metric,
+                "n_first": len(record.first.scores),
+                "n_second": len(record.second.scores),
+                "difference": difference.difference if difference else None,
+                "low": difference.low if difference else None,
+                "high": difference.high if difference else None,
+                "level": table.level,
+                "interval": difference.method if difference else "Welch t",
+                "p": record.p,
+                "p_holm": record.corrected_p,
+                "margin": contrast.margin,
+                "p_equivalence_holm": record.corrected_equivalence_p,
+                "verdict": record.verdict,
+                "probability_first_higher": record.superiority.probability if record.superiority else None,
+                "probability_low": record.superiority.low if record.superiority else None,
+                "probability_high": record.superiority.high if record.superiority else None,
+                "smallest_resolvable": record.smallest,
+                "seeds_to_settle": record.seeds,
+                "shared_seeds": record.shared.n,
+                "correlation": record.shared.correlation,
+                "diverged_first": record.first.count("diverged"),
+                "diverged_second": record.second.count("diverged"),
+                "divergence_p": record.divergence_p,
+            }
+            | _contrast_context(table, record)
+        )
+    return rows
+
+
+def trial_rows(table: StudyTable) -> list[dict[str, Any]]:
+    """One row a trial of an arm: its state and score, so that every number above can be computed again."""
+    return [
+        levels_of(arm.arm)
+        | {"seed": record.trial.spec.seed, "id": record.trial.id, "state": record.state, "score": record.score}
+        | {"metric": table.metric, "reason": record.reason}
+        | arm_context(table, arm)
+        for arm in table.arms
+        for record in arm.trials
+    ]
+
+
+def sensitivity_rows(table: StudyTable) -> list[dict[str, Any]]:
+    """One row a line over a numeric factor; see `Sensitivity`. Widths are in `width_unit`, areas fractions of 1."""
+    return [
+        {
+            "factor": line.factor,
+            "line": ", ".join(f"{f} {level}" for f, level in line.others),
+            "n": line.n,
+            "best": line.best,
+            "best_low": line.best_low,
+            "best_high": line.best_high,
+            "usable_within": table.study.usable_within / 100,
+            "usable_low": line.usable.low,
+            "usable_high": line.usable.high,
+            "open_low": line.usable.open_low,
+            "open_high": line.usable.open_high,
+            "width": line.width.mean,
+            "width_low": line.width.low,
+            "width_high": line.width.high,
+            "width_unit": "factors of ten" if line.log else line.factor,
+            "area": line.area.mean,
+            "area_low": line.area.low,
+            "area_high": line.area.high,
+            "level": table.level,
+        }
+        for line in sensitivities(table)
+    ]
+
+
+def sensitivity_contrast_rows(table: StudyTable) -> list[dict[str, Any]]:
+    """One row a pair of lines that the study compares level by level: differences of width and of area."""
+    return [
+        {"factor": pair.factor, "contrast": pair.label}
+        | {
+            f"{name}_{key}".removesuffix("_difference"): getattr(found, key)
+            for name, found in (("width", pair.width), ("area", pair.area))
+            for key in ("difference", "low", "high")
+        }
+        | {"level": table.level, "interval": pair.area.method}
+        for pair in sensitivity_contrasts(table, sensitivities(table))
+    ]
+
+
+def curve_rows(table: StudyTable) -> list[dict[str, Any]]:
+    """One row a trial and epoch, of a table read with its details."""
+    rows = []
+    for arm in table.arms:
+        for record in arm.trials:
+            if record.result is None or record.result.details is None:
+                continue
+            curves = record.result.details.curves
+            start = levels_of(arm.arm) | {"seed": record.trial.spec.seed, "id": record.trial.id}
+            rows += [start | dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True)]
+    return rows
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV with a header; an absent number is an empty field. Without rows, nothing."""
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue()
+
+
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "−": "$-$", "±": r"$\pm$",
+    "×": r"$\times$", "–": "--", "…": r"\dots{}", "\n": " ",
+}  # fmt: skip
+
+
+def to_latex(rows: Sequence[Mapping[str, Any]], caption: str) -> str:
+    """Rows as a LaTeX table for a paper (package booktabs), text to the left, numbers to the right."""
+    names = list(rows[0]) if rows else []
+    columns = "".join("r" if _are_numbers([row[name] for row in rows]) else "l" for name in names)
+
+    def line(cells: Sequence[Any]) -> str:
+        return " & ".join(_latex("–" if cell is None else str(cell)) for cell in cells) + r" \\"
+
+    return "\n".join(
+        [
+            r"\begin{table}", r"\centering", rf"\caption{{{_latex(caption)}}}", rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule", line(names), r"\midrule", *(line(list(row.values())) for row in rows), r"\bottomrule",
+            r"\end{tabular}", r"\end{table}", "",
+        ]
+    )  # fmt: skip
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in text)
+
+
+def _are_numbers(cells: Sequence[Any]) -> bool:
+    given = [str(cell) for cell in cells if cell is not None]
+    return bool(given) and all(re.fullmatch(r"[<> ]*[-+]?[0-9.]+(e-?[0-9]+)?", cell) for cell in given)
+
+
+def to_json(table: StudyTable) -> str:
+    """Everything the table holds as JSON, without NaN or infinity."""
+    study = table.study
+    tree = {
+        "format": FORMAT_VERSION,
+        "study": study.name,
+        "question": study.question,
+        "scale": study.scale,
+        "overrides": list(study.overrides),
+        "metric": table.metric,
+        "level": table.level,
+        "trials_by_state": {state: table.count(state) for state in STATES},
+        "arms": arm_rows(table),
+        "contrasts": contrast_rows(table),
+        "sensitivity": sensitivity_rows(table),
+        "sensitivity_contrasts": sensitivity_contrast_rows(table),
+        "trials": trial_rows(table),
+    }
+    return json.dumps(tree, indent=1, allow_nan=False, ensure_ascii=False)
+
+
+# --- what rows are made of --------------------------------------------------------------------------------------------
+
+
+def test_set_error(record: ArmRecord) -> float | None:
+    """Binomial standard error of the mean accuracy; None where the metric is none, or there is none yet."""
+    if record.mean is None or not record.num_test or not 0 <= record.mean.mean <= 1:
+        return None
+    return binomial_error(record.mean.mean, record.num_test)
+
+
+def levels_of(arm: Arm, reserved: frozenset[str] = RESERVED) -> dict[str, Any]:
+    return {(f"factor: {name}" if name in reserved else name): level for name, level in arm.levels.items()}
+
+
+def arm_context(table: StudyTable, record: ArmRecord) -> dict[str, Any]:
+    """What a number must never be read without. `train_images` is None where all of them are used."""
+    spec = record.spec
+    split = f"fraction {spec.test_fraction:g}" if spec.split == "fraction" else spec.split
+    return {
+        "data": spec.data,
+        "data_fingerprint": spec.data_fingerprint,
+        "split": split if not spec.split_seed else f"{split} (split seed {spec.split_seed})",
+        "train_images": spec.train_images,
+        "test_images": record.num_test,
+        "precision": spec.precision,
+        "scale": table.study.scale,
+    }
+
+
+def _contrast_context(table: StudyTable, record: ContrastRecord) -> dict[str, Any]:
+    """The context of both arms; where they differ, both values, the first arm's first."""
+    first, second = arm_context(table, record.first), arm_context(table, record.second)
+    return {k: first[k] if first[k] == second[k] else f"{first[k]} − {second[k]}" for k in CONTEXT}
