@@ -50,12 +50,12 @@ def contrast_summary(table: StudyTable, *, full: bool = False) -> list[dict[str,
         rows.append(
             {
                 "contrast": record.contrast.label + best_words(record),
+                "verdict": verdict_words(record),
                 "n": f"{len(record.first.scores)} and {len(record.second.scores)}",
                 "points": f"{100 * difference.difference:+.2f}" if difference else None,
                 f"{table.level:.0%} t interval": interval,
                 **(further if full else {}),
                 "Holm's p": p_words(record.corrected_p),
-                "verdict": verdict_words(record),
                 "": "planned" if record.contrast.planned else "exploratory",
             }
         )
