@@ -5,6 +5,7 @@ terminated, state saved.
 Modules that are slow to import are imported by the verb that needs them.
 """
 
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -101,10 +102,11 @@ def _headline(study: "Study") -> str:
 @_study_arguments
 @click.option("--until-resolved", is_flag=True, help="Add seeds where contrasts are open; the same as seeds=N..MAX.")
 @click.option("--max-seeds", type=click.IntRange(3, 1000), default=20, show_default=True, help="With --until-resolved.")
+@click.option("--tensorboard", is_flag=True, help="Write live curves below STORE/tensorboard/STUDY.")
 @run_options
 def run(
     study_name: str, overrides: tuple[str, ...], scale: str | None, store_path: str | None, until_resolved: bool,
-    max_seeds: int, **options: Any,
+    max_seeds: int, tensorboard: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Train what is missing of a study. Run it again to go on where it stopped."""
     study, store = _open(study_name, scale, overrides, store_path)
@@ -112,6 +114,19 @@ def run(
         others = [text for text in overrides if text.partition("=")[0].strip() != "seeds"]
         overrides = (*others, f"seeds={min(max(len(study.seeds), 2), max_seeds - 1)}..{max_seeds}")
         study, store = _open(study_name, scale, overrides, store_path)
+    with contextlib.ExitStack() as stack:
+        if tensorboard:
+            from normlab import datasets
+            from normlab.export import live_events
+            from normlab.report import report_folder
+
+            place = store.root / "tensorboard" / report_folder(study)
+            options["on_epoch"] = stack.enter_context(live_events(study, datasets.fingerprint, place))
+            click.echo(f"curves: tensorboard --logdir {place}", err=True)
+        return _train_study(study, store, " ".join([study_name, *overrides]), **options)
+
+
+def _train_study(study: "Study", store: "Store", arguments: str, **options: Any) -> int:
     if not study.looks:
         return train_missing(_headline(study), study, store, **options)
     from normlab.adaptive import look_words, require_contrasts
@@ -121,7 +136,6 @@ def run(
         _headline(study), study, store, on_look=lambda: click.echo(look_words(study, store), err=True), **options
     )
     click.echo(look_words(study, store), err=True)
-    arguments = " ".join([study_name, *overrides])
     click.echo(f"normlab report {arguments} shows it", err=True)
     return code
 
@@ -244,6 +258,33 @@ def compare(
         click.echo(to_csv(arm_rows(table) if as_csv == "arms" else contrast_rows(table)), nl=False)
     else:
         _print_answer(study, table)
+
+
+@commands.command()
+@_study_arguments
+@click.option("--to", "tool", required=True, type=click.Choice(["tensorboard", "mlflow", "wandb"]), help="The tool.")
+@click.option("--folder", metavar="FOLDER", help="Where its files go. [STORE/exports/TOOL]")
+@click.option("--uri", metavar="URI", help="An MLflow tracking server instead of a folder.")
+def export(
+    study_name: str, overrides: tuple[str, ...], scale: str | None, store_path: str | None, tool: str,
+    folder: str | None, uri: str | None,
+) -> None:  # fmt: skip
+    """Export a study's trials to TensorBoard, MLflow, or Weights & Biases offline runs."""
+    from normlab import datasets
+    from normlab.export import export as export_to
+    from normlab.table import read_table
+
+    if uri is not None and tool != "mlflow":
+        raise UsageError(f"--uri: {tool} writes files; write --folder, or --to mlflow")
+    study, store = _open(study_name, scale, overrides, store_path, existing=True)
+    place = Path(folder) if folder else store.root / "exports" / tool
+    count = export_to(read_table(study, store, datasets.fingerprint, details=True), tool, place, uri)
+    opens = {
+        "tensorboard": f"tensorboard --logdir {place}",
+        "mlflow": f"mlflow ui --backend-store-uri {uri or f'sqlite:///{place}/mlflow.db'}",
+        "wandb": f"wandb sync {place}/wandb/offline-run-*",
+    }
+    click.echo(f"exported {count} trial{'s' * (count != 1)} that were not there yet; {opens[tool]} shows them")
 
 
 @commands.command()

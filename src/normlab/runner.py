@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,11 +81,12 @@ def run(
     hours: float | None = None,
     report: Callable[[RunStatus], None] = lambda status: None,
     on_look: Callable[[], None] = lambda: None,
+    on_epoch: Callable[[str, Mapping[str, float | None]], None] | None = None,
 ) -> RunSummary:
     """Trains the missing trials of a study, or of a plan made of several, and stores their results.
 
     Where a study adds seeds until its contrasts are resolved, it is trained look by look; `on_look` hears of each that
-    leaves something open.
+    leaves something open. `on_epoch` hears of each trial's id and what its curves gained, as every epoch ends.
 
     `workers` processes (default: one a core, on a GPU one) take cohorts of up to `cohort` trials, or of as many as a
     quick measurement shows to be fastest; what it found is remembered for this machine. KeyboardInterrupt
@@ -98,7 +99,7 @@ def run(
     count = workers or ((os.cpu_count() or 1) if device == "cpu" else 1)
     train = functools.partial(
         _train, store=store, workers=count, cohort=cohort, device=device, save_weights=save_weights,
-        fail_fast=fail_fast, deadline=deadline, report=report,
+        fail_fast=fail_fast, deadline=deadline, report=report, on_epoch=on_epoch,
     )  # fmt: skip
     if isinstance(study, Plan) or not study.looks:
         return train(study if isinstance(study, Plan) else make_plan(study, store))
@@ -130,6 +131,7 @@ def _train(
     fail_fast: bool,
     deadline: float | None,
     report: Callable[[RunStatus], None],
+    on_epoch: Callable[[str, Mapping[str, float | None]], None] | None,
 ) -> RunSummary:
     for data in sorted({(t.spec.data, t.spec.image_size or 0) for t in plan.missing()}):
         datasets.load(data[0], image_size=data[1] or None)  # decoded once, before any worker needs it
@@ -146,6 +148,7 @@ def _train(
         fail_fast=fail_fast,
         deadline=deadline,
         report=report,
+        on_epoch=on_epoch,
     )
     started = time.monotonic()
     try:
@@ -216,10 +219,12 @@ class _Run:
         fail_fast: bool,
         deadline: float | None,
         report: Callable[[RunStatus], None],
+        on_epoch: Callable[[str, Mapping[str, float | None]], None] | None,
     ) -> None:
         self.plan, self.store, self.num_workers, self.cohort = plan, store, workers, cohort
         self.waiting: list[list[Trial]] = []
         self.device, self.fail_fast, self.deadline, self.report = device, fail_fast, deadline, report
+        self.on_epoch = on_epoch
         self.weights_folder = tempfile.mkdtemp(prefix=".weights-", dir=store.root) if save_weights else None
         self.workers: list[_Worker] = []
         self.messages: queue.Queue[tuple[_Worker, str]] = queue.Queue()
@@ -329,7 +334,7 @@ class _Run:
             worker.started = datetime.now(UTC).isoformat(timespec="seconds")
             specs = [trial.spec.model_dump(mode="json") for trial in claimed]
             checkpoint = str(self.store.checkpoint_folder([trial.id for trial in claimed]).absolute())
-            request = {"specs": specs, "weights": self.weights_folder}
+            request = {"specs": specs, "weights": self.weights_folder, "epochs": self.on_epoch is not None}
             _ask(worker, request | {"checkpoint": checkpoint, "deadline": self.deadline})
             return
 
@@ -394,6 +399,10 @@ class _Run:
             if not worker.progress:
                 self._count_resumed(worker.held, message["progress"])
             worker.progress = message["progress"]
+            return
+        if "epoch" in message:
+            if self.on_epoch is not None and worker.held:
+                self.on_epoch(worker.held[message["trial"]].id, message["epoch"])
             return
         held, worker.held = worker.held, []
         if "outcomes" in message:

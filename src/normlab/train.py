@@ -7,7 +7,7 @@ weight decays are their own.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -68,12 +68,14 @@ def train(
     *,
     device: torch.device,
     report: Callable[[Progress], None] = lambda progress: None,
+    on_epoch: Callable[[int, Mapping[str, float | None]], None] = lambda trial, row: None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 60.0,
     deadline: float | None = None,
 ) -> list[Outcome]:
     """Trains the trials of one cohort and returns their outcomes in the same order.
 
+    `on_epoch` hears of each trial's place in the cohort and what its curves gained, at the end of every epoch.
     A trial whose loss is not finite at the end of an epoch has diverged: its curves stop there, its metrics stay
     empty, and its neighbours go on as if it had not.
 
@@ -130,8 +132,10 @@ def train(
                 continue
             rate = rates_TS[trial, state.steps - 1]
             row = (epoch, loss, int(correct_T[trial]) / seen, *_at(evaluation, trial), rate)
-            for name, value in zip(CURVES, row, strict=True):
-                state.curves[trial][name].append(_finite(value))
+            measured_now = {name: _finite(value) for name, value in zip(CURVES, row, strict=True)}
+            for name, value in measured_now.items():
+                state.curves[trial][name].append(value)
+            on_epoch(trial, measured_now)
         if epoch == spec.epochs or None not in state.diverged_epochs:
             break
 

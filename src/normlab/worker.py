@@ -1,7 +1,8 @@
 """A worker process: trains the cohorts it is sent, one at a time, and sends back what was measured.
 
 It speaks JSON lines. Sent `{"specs": [...], "weights": folder or null, "checkpoint": folder or null, "deadline":
-seconds since 1970 or null}`, it answers `{"progress": ...}`, then `{"outcomes": [...]}`, `{"stopped": true}` at the
+seconds since 1970 or null, "epochs": whether each is told of}`, it answers `{"progress": ...}`, `{"epoch": curves,
+"trial": place in the cohort}`, then `{"outcomes": [...]}`, `{"stopped": true}` at the
 deadline, or `{"failed": reason}`. Sent `{"measure": spec, "memory": bytes, "most": N}`, it answers `{"cohort": size}`:
 how many trials of this kind, at most N, train fastest together. It reads data sets from the cache and writes no
 results; with `weights` it leaves each trial's weights in that folder for the runner. Started by `runner.py`.
@@ -14,6 +15,7 @@ import os
 import platform
 import sys
 import traceback
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -61,11 +63,16 @@ def _train(request: dict[str, Any], device: torch.device, channel: TextIO) -> li
     def report(progress: Progress) -> None:
         _send(channel, {"progress": asdict(progress)})
 
+    def tell(trial: int, row: Mapping[str, float | None]) -> None:
+        if request["epochs"]:
+            _send(channel, {"epoch": row, "trial": trial})
+
     outcomes = train(
         specs,
         load_split(specs[0]),
         device=device,
         report=report,
+        on_epoch=tell,
         checkpoint=Path(request["checkpoint"]) if request["checkpoint"] else None,
         deadline=request["deadline"],
     )
