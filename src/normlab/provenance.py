@@ -47,6 +47,32 @@ def source_commit() -> str:
     return commit + ("+changes" if commit and changed else "")
 
 
+class EnergyMeter:
+    """Joules that the processor's packages used since the last reading, by Linux's powercap counters (RAPL); None where
+    there are none, or this user may not read them. Memory, GPUs and the rest of the machine are not in it."""
+
+    def __init__(self, root: Path = Path("/sys/class/powercap")) -> None:
+        # Packages have one colon in their name, their parts, which are in them already, two.
+        self._places = sorted(path for path in root.glob("intel-rapl:*") if path.name.count(":") == 1)
+        self._last = self._counters()
+
+    def joules(self) -> float | None:
+        """Since the last call; counters that began again at 0 are reckoned with."""
+        before, self._last = self._last, self._counters()
+        if before is None or self._last is None:
+            return None
+        used = 0
+        for place, start, end in zip(self._places, before, self._last, strict=True):
+            used += end - start if end >= start else end - start + int((place / "max_energy_range_uj").read_text())
+        return used / 1e6
+
+    def _counters(self) -> list[int] | None:
+        try:
+            return [int((place / "energy_uj").read_text()) for place in self._places] or None
+        except (OSError, ValueError):
+            return None
+
+
 def _output(*command: str) -> str:
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()

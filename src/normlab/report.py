@@ -321,7 +321,7 @@ def provenance_rows(table: StudyTable) -> list[dict[str, str]]:
 
 def _provenance_words(key: str, values: Sequence[Any]) -> str:
     numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-    if key in {"seconds", "images_per_second", "flops"} and numbers:
+    if key in {"seconds", "images_per_second", "flops", "joules"} and numbers:
         middle = f"{min(numbers):,.4g} to {max(numbers):,.4g} a trial, median {median(numbers):,.4g}"
         return middle if key == "images_per_second" else f"{sum(numbers):,.4g} in all; {middle}"
     if key == "started" and values:

@@ -30,7 +30,7 @@ from normlab.datasets import cache
 from normlab.errors import UsageError
 from normlab.grid import Trial
 from normlab.plan import Plan, cohort_groups, cohort_key, cohorts, make_plan, speed_class
-from normlab.provenance import environment
+from normlab.provenance import EnergyMeter, environment
 from normlab.result import Result, details_from_json
 from normlab.store import HEARTBEAT_SECONDS, Store
 from normlab.study import Study
@@ -201,6 +201,7 @@ class _Worker:
     log: Any
     held: list[Trial] = field(default_factory=list)
     started: str = ""
+    joules: float | None = 0.0  # since then; None where it cannot be read
     progress: dict[str, Any] = field(default_factory=dict)
 
 
@@ -235,6 +236,7 @@ class _Run:
         self.done_flops, self.done_images = 0.0, 0
         self.claims: set[str] = set()
         self.resumed_flops, self.resumed_images = 0.0, 0  # of those done, what earlier runs did
+        self.meter = EnergyMeter()
         self.environment = environment()  # now, before anyone edits the code while it runs
         self.began = time.monotonic()
 
@@ -254,12 +256,20 @@ class _Run:
                 break  # and `close` ends them
             with contextlib.suppress(queue.Empty):
                 worker, line = self.messages.get(timeout=TICK_SECONDS)
+                self._share_energy()
                 self._handle(worker, line)
             if time.monotonic() - beat > HEARTBEAT_SECONDS:
                 beat = time.monotonic()
                 self.store.beat(trial.id for worker in self.workers for trial in worker.held)
             self.report(self.status())
         self.report(self.status())
+
+    def _share_energy(self) -> None:
+        """What the machine used since the last time, in equal shares for the workers that hold trials."""
+        joules = self.meter.joules()
+        busy = [worker for worker in self.workers if worker.held]
+        for worker in busy:
+            worker.joules = None if joules is None or worker.joules is None else worker.joules + joules / len(busy)
 
     def close(self) -> None:
         """Ends all workers and gives up what they still hold."""
@@ -330,7 +340,7 @@ class _Run:
             self.summary.elsewhere += len(chunk) - len(claimed)
             if not claimed:
                 continue
-            worker.held, worker.progress = claimed, {}
+            worker.held, worker.progress, worker.joules = claimed, {}, 0.0
             worker.started = datetime.now(UTC).isoformat(timespec="seconds")
             specs = [trial.spec.model_dump(mode="json") for trial in claimed]
             checkpoint = str(self.store.checkpoint_folder([trial.id for trial in claimed]).absolute())
@@ -440,6 +450,8 @@ class _Run:
             "images_per_second": round(outcome["images"] * cohort_size / outcome["seconds"], 1),
             "flops": self.plan.flops[trial.id],
         }
+        if worker.joules is not None:  # of the processor, as far as this machine tells
+            provenance["joules"] = round(worker.joules / cohort_size, 3)
         diverged = outcome["diverged_epoch"] is not None
         result = Result(
             id=trial.id,
