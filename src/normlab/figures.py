@@ -26,7 +26,7 @@ from normlab.errors import UsageError, unknown
 from normlab.grid import as_number
 from normlab.result import Result
 from normlab.table import ArmRecord, StudyTable
-from normlab.wording import words
+from normlab.wording import UNITS, words
 
 # Okabe and Ito's, without the yellow that white paper swallows; markers and dashes in the same order.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -34,8 +34,6 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "p")
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (8, 3)))
 MAX_SERIES = len(COLOURS)
 MAX_PANELS, MAX_CURVE_PANELS = 12, 24  # chosen: what fits a page and still can be read
-
-UNITS = {"batch_size": "images", "train_images": "images", "image_size": "pixels", "rotation_degrees": "degrees"}
 
 # Text stays text: smaller, searchable and readable aloud. A level such as $x$ is no formula.
 STYLE: Any = {

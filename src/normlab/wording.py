@@ -8,6 +8,8 @@ from normlab.sensitivity import Range, sensitivities, sensitivity_contrasts
 from normlab.sequential import Resolution
 from normlab.table import STATES, ContrastRecord, State, StudyTable
 
+UNITS = {"batch_size": "images", "train_images": "images", "image_size": "pixels", "rotation_degrees": "degrees"}
+
 
 def arm_summary(table: StudyTable, *, full: bool = False) -> list[dict[str, Any]]:
     """One short row an arm, in per cent, with the counts and context that are not the same in all; `full` adds the
@@ -103,7 +105,7 @@ def _range_words(usable: Range) -> str:
 
 
 def _unit(log: bool, factor: str) -> str:
-    return "factors of ten" if log else words(factor)
+    return "factors of ten" if log else UNITS.get(factor, words(factor))
 
 
 def _plain_interval(low: float | None, high: float | None, *, signed: bool = False) -> str | None:
