@@ -18,14 +18,16 @@ from normlab.train import Outcome, Progress, Stopped, train
 from normlab.trial import TrialSpec, trial_id
 from tests.test_train import CPU, make_split, spec
 
+STEPS = 7  # an epoch: 50 images in batches of 8
+
 
 def undisturbed(specs: list[TrialSpec], folder: Path) -> list[Outcome]:
-    """Trained in one go; a checkpoint of every epoch but the last is written on the way."""
+    """Trained in one go; a checkpoint after every step but the last is written on the way."""
     return train(specs, make_split(), device=CPU, checkpoint=folder, checkpoint_seconds=0)
 
 
 def interrupted(specs: list[TrialSpec], folder: Path) -> tuple[list[Outcome], int]:
-    """Stopped after every epoch, each time gone on with a new network; also how often it was stopped."""
+    """Stopped after every step, each time gone on with a new network; also how often it was stopped."""
     for stops in range(100):
         try:
             return train(specs, make_split(), device=CPU, checkpoint=folder, deadline=0.0), stops
@@ -34,10 +36,11 @@ def interrupted(specs: list[TrialSpec], folder: Path) -> tuple[list[Outcome], in
     raise AssertionError("training made no progress")
 
 
-def resumed(specs: list[TrialSpec], folder: Path) -> tuple[list[Outcome], int]:
+def resumed(specs: list[TrialSpec], folder: Path, warnings: list[str] | None = None) -> tuple[list[Outcome], int]:
     """Trained to the end from what the folder holds; also the images that need not be trained again."""
     glances: list[Progress] = []
-    outcomes = train(specs, make_split(), device=CPU, report=glances.append, checkpoint=folder)
+    warn = (warnings if warnings is not None else []).append
+    outcomes = train(specs, make_split(), device=CPU, report=glances.append, checkpoint=folder, warn=warn)
     return outcomes, glances[0].resumed_images
 
 
@@ -50,7 +53,7 @@ def bits(outcome: Outcome) -> dict[str, Any]:
 @pytest.mark.parametrize("optimizer", ["adam_keras", "sgd"])
 @pytest.mark.parametrize("norm", ["batch", "renorm", "none"])
 @pytest.mark.parametrize("trials", [1, 3])
-def test_training_stopped_at_every_epoch_ends_as_if_undisturbed_to_the_bit(
+def test_training_stopped_after_every_step_ends_as_if_undisturbed_to_the_bit(
     trials: int, norm: str, optimizer: str, tmp_path: Path
 ) -> None:
     explosive = {"learning_rate": 100.0, "schedule": "step", "step_at": (1.0,), "step_factors": (1e5,)}
@@ -60,11 +63,11 @@ def test_training_stopped_at_every_epoch_ends_as_if_undisturbed_to_the_bit(
     specs = [spec(**shared, **settings, network=network, seed=seed) for seed, settings in enumerate(free)]
     expected = undisturbed(specs, tmp_path / "a")
     outcomes, stops = interrupted(specs, tmp_path / "b")
-    assert stops == 3
+    assert stops == 4 * STEPS - 1  # within epochs and at their ends
     assert [outcome.diverged_epoch is not None for outcome in expected] == [False, True, False][:trials]
     assert [bits(outcome) for outcome in outcomes] == [bits(outcome) for outcome in expected]
     assert "gradient_spread_initial" in outcomes[0].metrics
-    tensors = [(tmp_path / folder / "000003" / "state.safetensors").read_bytes() for folder in "ab"]
+    tensors = [(tmp_path / folder / f"{4 * STEPS - 1:010d}" / "state.safetensors").read_bytes() for folder in "ab"]
     assert tensors[0] == tensors[1]  # the moments of the optimizer too
 
 
@@ -73,26 +76,30 @@ def test_training_stopped_at_every_epoch_ends_as_if_undisturbed_to_the_bit(
 def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(damaged: str, damage: str, tmp_path: Path) -> None:
     specs = [spec(epochs=4)]
     expected = undisturbed(specs, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["000002", "000003"]
-    for number, epochs_left in (("000003", 2), ("000002", 0)):
-        path = tmp_path / number / damaged
+    last = 4 * STEPS - 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{last - 1:010d}", f"{last:010d}"]
+    for steps, steps_left in ((last, last - 1), (last - 1, 0)):
+        path = tmp_path / f"{steps:010d}" / damaged
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2] if damage == "truncated" else content[:-9] + b"?" + content[-8:])
         if damage == "absent":
             path.unlink()
-        outcomes, resumed_images = resumed(specs, tmp_path)
-        assert resumed_images == epochs_left * 50
+        warnings: list[str] = []
+        outcomes, resumed_images = resumed(specs, tmp_path, warnings)
+        done, within = divmod(steps_left, STEPS)
+        assert resumed_images == done * 50 + within * specs[0].batch_size
+        assert any(str(path.parent) in warning for warning in warnings)
         assert bits(outcomes[0]) == bits(expected[0])
 
 
 def test_a_checkpoint_written_after_a_damaged_one_replaces_it(tmp_path: Path) -> None:
     specs = [spec(epochs=5)]
     undisturbed(specs, tmp_path)
-    (tmp_path / "000004" / "progress.json").write_text("{")
+    (tmp_path / f"{5 * STEPS - 1:010d}" / "progress.json").write_text("{")
     (tmp_path / ".new-left-by-a-crash").mkdir()
     with pytest.raises(Stopped):
         train([spec(epochs=6)], make_split(), device=CPU, checkpoint=tmp_path, deadline=0.0)
-    assert [path.name for path in tmp_path.iterdir()] == ["000001"]  # of other specs, from the start
+    assert [path.name for path in tmp_path.iterdir()] == ["0000000001"]  # of other specs, from the start
 
 
 def test_a_checkpoint_of_other_specs_is_passed_over(tmp_path: Path) -> None:
@@ -101,7 +108,7 @@ def test_a_checkpoint_of_other_specs_is_passed_over(tmp_path: Path) -> None:
     other = [spec(epochs=3, seed=1), spec(epochs=3)]
     assert resumed(other[:1], tmp_path / "a")[1] == 0
     assert resumed(other, tmp_path / "b")[1] == 0
-    assert resumed(other[::-1], tmp_path / "b")[1] == 2 * 2 * 50
+    assert resumed(other[::-1], tmp_path / "b")[1] == 2 * (2 * 50 + (STEPS - 1) * spec().batch_size)
 
 
 def test_a_checkpoint_that_does_not_fit_the_network_is_passed_over(tmp_path: Path) -> None:
@@ -216,7 +223,7 @@ def test_training_that_is_killed_goes_on_from_its_last_checkpoint(study: Study, 
     folder = killed.checkpoint_folder([first.id])
     arguments = [sys.executable, "-c", script, first.spec.model_dump_json(), str(folder)]
     with subprocess.Popen(arguments) as process:
-        while process.poll() is None and not list(folder.glob("00001?")):
+        while process.poll() is None and not list(folder.glob("000000015?")):
             pass
         os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL

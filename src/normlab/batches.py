@@ -70,15 +70,16 @@ def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
 
 
 def training_batches(
-    data: Images, specs: Sequence[TrialSpec], epoch: int
+    data: Images, specs: Sequence[TrialSpec], epoch: int, *, skip: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The batches of one epoch for T trials: inputs [B, T·C, H, W] and labels [B, T]. The last may be smaller."""
+    """The batches of one epoch for T trials, without the first `skip`: inputs [B, T·C, H, W] and labels [B, T]. The
+    last may be smaller."""
     device, num_images = data.labels.device, len(data)
     total, size = examples_per_epoch(specs[0], num_images), specs[0].batch_size
     order_TN = torch.from_numpy(np.stack([epoch_order(spec.seed, epoch, total) for spec in specs])).to(device)
     warps = [training_warps(spec, num_images, data.size, epoch) for spec in specs]
     warps_TN4 = torch.from_numpy(np.stack(warps)).to(device) if warps[0] is not None else None  # type: ignore[arg-type]
-    for start in range(0, total, size):
+    for start in range(skip * size, total, size):
         example_TB = order_TN[:, start : start + size]
         index_TB = example_TB % num_images
         x = data.inputs(index_TB)

@@ -1,20 +1,22 @@
-"""Checkpoints: where the training of a cohort stands at the end of an epoch, to go on from there bit for bit.
+"""Checkpoints: where the training of a cohort stands between two steps, to go on from there bit for bit.
 
-    FOLDER/000012/state.safetensors     weights, statistics and counters of norms, moments of the optimizer
-    FOLDER/000012/progress.json         the rest, `TrainingState`, with the SHA-256 of the tensors
+    FOLDER/0000001200/state.safetensors     weights, statistics and counters of norms, moments of the optimizer; within
+                                            an epoch its sums so far and the states of dropout's generators
+    FOLDER/0000001200/progress.json         the rest, `TrainingState`, with the SHA-256 of the tensors
 
-The number is that of the epoch. The last two are kept, and the newest that is whole counts. Generators need no place
-here: randomness is drawn anew from (seed, epoch) at the start of each epoch.
+The number is that of the steps done. The last two are kept, and the newest that is whole counts. Order and augmentation
+need no place here: they are drawn anew from (seed, epoch).
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import safetensors
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from normlab.network import Network
 from normlab.optim import Optimizer
@@ -25,14 +27,15 @@ KEPT = 2  # the newest, and one to fall back on
 
 
 class TrainingState(BaseModel):
-    """What training knows at the end of an epoch, beside its tensors; lists have one entry a trial."""
+    """What training knows between two steps, beside its tensors; lists have one entry a trial."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     ids: list[str]
     epoch: int = 0  # finished ones
     steps: int = 0
+    seen: int = 0  # images of the epoch under way, of one trial
     images: int = 0  # trained, of all trials together
     seconds: float = 0.0  # of training, in all processes that had a part in it
     accuracy: float | None = None  # of the last test evaluation, mean over the trials
@@ -42,13 +45,16 @@ class TrainingState(BaseModel):
     tensors_sha256: str = ""
 
 
-def save(folder: Path, network: Network, optimizer: Optimizer, state: TrainingState) -> None:
-    """Writes the checkpoint of `state.epoch`, whole or not at all, then removes what it makes superfluous."""
+def save(
+    folder: Path, network: Network, optimizer: Optimizer, state: TrainingState, within: Mapping[str, torch.Tensor]
+) -> None:
+    """Writes the checkpoint of `state.steps`, whole or not at all, then removes what it makes superfluous. `within` are
+    the tensors of an epoch under way."""
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    tensors |= _moments(optimizer)
+    tensors |= _moments(optimizer) | {f"epoch.{name}": tensor for name, tensor in within.items()}
     content = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     progress = state.model_copy(update={"tensors_sha256": sha256(content)}).model_dump_json(indent=1)
-    final = folder / f"{state.epoch:06d}"
+    final = folder / f"{state.steps:010d}"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(final, ignore_errors=True)  # one that could not be read, or training would not have come here again
     write_folder(final, {"state.safetensors": content, "progress.json": progress.encode()})
@@ -58,30 +64,49 @@ def save(folder: Path, network: Network, optimizer: Optimizer, state: TrainingSt
             shutil.rmtree(path, ignore_errors=True)
 
 
-def load(folder: Path, ids: Sequence[str], network: Network, optimizer: Optimizer) -> TrainingState | None:
-    """Puts a new network and optimizer where the newest whole checkpoint of exactly these trials left them.
+def load(
+    folder: Path,
+    ids: Sequence[str],
+    network: Network,
+    optimizer: Optimizer,
+    warn: Callable[[str], None] = lambda text: None,
+) -> tuple[TrainingState, dict[str, torch.Tensor]] | None:
+    """Puts a new network and optimizer where the newest whole checkpoint of exactly these trials left them; returns the
+    state and the tensors of the epoch under way.
 
-    A checkpoint that is damaged, of other trials, or does not fit the network is passed over; where none is left,
-    nothing is touched and the answer is None.
+    A checkpoint that is damaged, of other trials, or does not fit the network is passed over, and `warn` told why;
+    where none is left, nothing is touched and the answer is None.
     """
     for path in _newest_first(folder):
         try:
             state = TrainingState.model_validate_json((path / "progress.json").read_bytes())
             content = (path / "state.safetensors").read_bytes()
-        except (OSError, ValueError):
+            if state.tensors_sha256 != sha256(content):
+                raise ValueError("the tensors do not have the SHA-256 that was written down")
+            if state.ids != list(ids):
+                raise ValueError("it is of other trials")
+            tensors = safetensors.torch.load(content)
+            weights, moments, within = (_part(tensors, part) for part in ("network.", "optimizer.", "epoch."))
+            if _shapes(weights) != _shapes(network.state_dict()) or _shapes(moments) != _shapes(
+                _part(_moments(optimizer), "optimizer.")
+            ):
+                raise ValueError("it does not fit the network, as after a change of the code")
+        except (OSError, ValueError, safetensors.SafetensorError) as error:
+            reason = (
+                "progress.json cannot be read" if isinstance(error, ValidationError) else " ".join(str(error).split())
+            )
+            warn(f"checkpoint {path} is passed over: {reason}")
             continue
-        if state.ids != list(ids) or state.tensors_sha256 != sha256(content):
-            continue
-        tensors = safetensors.torch.load(content)
-        weights = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
-        moments = {name: t for name, t in tensors.items() if name.startswith("optimizer.")}
-        if _shapes(weights) == _shapes(network.state_dict()) and _shapes(moments) == _shapes(_moments(optimizer)):
-            network.load_state_dict(weights)
-            for name, moment in _moments(optimizer).items():
-                moment.copy_(moments[name])
-            optimizer.steps = state.steps
-            return state
+        network.load_state_dict(weights)
+        for name, moment in _part(_moments(optimizer), "optimizer.").items():
+            moment.copy_(moments[name])
+        optimizer.steps = state.steps
+        return state, within
     return None
+
+
+def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -100,5 +100,7 @@ def _print_summary(summary: Any) -> None:
     if summary.left:
         text += f"; time is up with {summary.left} left, the same command goes on from here"
     click.echo(text, err=True)
+    for warning in summary.warnings:
+        click.echo(f"warning: {warning}", err=True)
     for trial_id, reason in summary.failures.items():
         click.echo(f"failed {trial_id}: {reason}", err=True)

@@ -66,6 +66,7 @@ class RunSummary:
     stopped: int = 0  # by the time limit, in their training; they stay missing
     left: int = 0  # by the time limit, those stopped and those never begun
     failures: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -90,8 +91,8 @@ def run(
 
     `workers` processes (default: one a core, on a GPU one) take cohorts of up to `cohort` trials, or of as many as a
     quick measurement shows to be fastest; what it found is remembered for this machine. KeyboardInterrupt
-    leaves the store in order: finished trials stay, running ones are given up. After `hours` training stops at the end
-    of an epoch. Cohorts that have a checkpoint come first.
+    leaves the store in order: finished trials stay, running ones are given up. After `hours` training stops between two
+    steps. Cohorts that have a checkpoint come first.
     """
     deadline = None if hours is None else time.time() + hours * 3600
     store = store or Store.default()
@@ -115,6 +116,7 @@ def run(
             trained=summary.trained + further.trained,
             diverged=summary.diverged + further.diverged,
             already_finished=summary.already_finished,
+            warnings=summary.warnings + further.warnings,
             seconds=summary.seconds + further.seconds,
         )
     return summary
@@ -409,6 +411,9 @@ class _Run:
             if not worker.progress:
                 self._count_resumed(worker.held, message["progress"])
             worker.progress = message["progress"]
+            return
+        if "warning" in message:
+            self.summary.warnings.append(message["warning"])
             return
         if "epoch" in message:
             if self.on_epoch is not None and worker.held:

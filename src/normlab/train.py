@@ -7,7 +7,7 @@ weight decays are their own.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -55,7 +55,7 @@ class Outcome:
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the time was over
-    """Training stopped between two epochs because of its deadline; its checkpoint, if any, holds what was done."""
+    """Training stopped between two steps because of its deadline; its checkpoint, if any, holds what was done."""
 
 
 CURVES = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "learning_rate")
@@ -72,6 +72,7 @@ def train(
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 60.0,
     deadline: float | None = None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> list[Outcome]:
     """Trains the trials of one cohort and returns their outcomes in the same order.
 
@@ -79,9 +80,9 @@ def train(
     A trial whose loss is not finite at the end of an epoch has diverged: its curves stop there, its metrics stay
     empty, and its neighbours go on as if it had not.
 
-    With a folder for a `checkpoint`, training goes on where one of exactly these trials left off, and saves one at the
-    end of an epoch if the last is `checkpoint_seconds` old. Raises Stopped, after a save, where another epoch might
-    end after the `deadline`, in seconds since 1970.
+    With a folder for a `checkpoint`, training goes on where one of exactly these trials left off, and saves one between
+    two steps when the last is `checkpoint_seconds` old; `warn` hears of those that are damaged or cannot be saved.
+    Raises Stopped, after a save, when the `deadline` is over, in seconds since 1970, but not before a step is done.
     """
     began, spec = time.monotonic(), specs[0]
     train_set, test_set = _place(split, spec, device)
@@ -92,21 +93,39 @@ def train(
     rates_TS = np.stack([learning_rates(s, steps_per_epoch) for s in specs])
     total_images = examples_per_epoch(spec, len(train_set)) * spec.epochs * len(specs)
     ids = [trial_id(s) for s in specs]
-    resumed = load(checkpoint, ids, network, training_step.optimizer) if checkpoint else None
-    state = resumed or _initial_state(ids, network, train_set)
+    resumed = load(checkpoint, ids, network, training_step.optimizer, warn) if checkpoint else None
+    state, within = resumed or (_initial_state(ids, network, train_set), {})
     glance = partial(Progress, total_images=total_images, resumed_images=state.images)
     began -= state.seconds
-    last_report, last_save, longest_epoch, evaluation = 0.0, time.monotonic(), 0.0, None
+    last_report, last_save, evaluation = 0.0, time.monotonic(), None
+
+    def pause(within: dict[str, torch.Tensor]) -> None:
+        """Saves where training stands if that is due, and stops it if its time is over."""
+        nonlocal last_save
+        now, stop = time.monotonic(), deadline is not None and time.time() > deadline
+        state.seconds = now - began
+        if checkpoint and (stop or now - last_save >= checkpoint_seconds):
+            try:
+                save(checkpoint, network, training_step.optimizer, state, within)
+            except OSError as error:  # a full disk costs the way back, not the training
+                warn(f"checkpoint {checkpoint}: cannot be written ({error.strerror}); training goes on without it")
+            last_save = time.monotonic()
+        if stop:
+            raise Stopped
 
     for epoch in range(state.epoch + 1, spec.epochs + 1):
-        epoch_began = time.monotonic()
         network.train()
         for dropout in network.dropouts():
             dropout.generators = [torch_generator(s.seed, "dropout", epoch, device=device) for s in specs]
         losses_T = torch.zeros(len(specs), dtype=torch.float64, device=device)
         correct_T = torch.zeros(len(specs), dtype=torch.int64, device=device)
-        seen = 0
-        for x, labels_BT in training_batches(train_set, specs, epoch):
+        first, seen = state.steps - state.epoch * steps_per_epoch, state.seen
+        if first:  # the middle of an epoch, from a checkpoint
+            losses_T.copy_(within["losses"])
+            correct_T.copy_(within["correct"])
+            for generator, name in _generators(network):
+                generator.set_state(within[name])
+        for x, labels_BT in training_batches(train_set, specs, epoch, skip=first):
             loss_T, hits_T = training_step(x, labels_BT, rates_TS[:, state.steps].tolist())
             losses_T += loss_T * len(x)
             correct_T += hits_T
@@ -117,6 +136,9 @@ def train(
                 last_report = time.monotonic()
                 loss = float(losses_T.mean()) / seen
                 report(glance(done_images=state.images, loss=loss, accuracy=state.accuracy))
+            if state.steps < epoch * steps_per_epoch:
+                state.seen = seen
+                pause({"losses": losses_T, "correct": correct_T} | {n: g.get_state() for g, n in _generators(network)})
 
         evaluation = None
         if epoch % spec.evaluate_every == 0 or epoch == spec.epochs:
@@ -139,15 +161,8 @@ def train(
         if epoch == spec.epochs or None not in state.diverged_epochs:
             break
 
-        now = time.monotonic()
-        state.epoch, state.seconds = epoch, now - began
-        longest_epoch = max(longest_epoch, now - epoch_began)
-        stop = deadline is not None and time.time() + longest_epoch > deadline
-        if checkpoint and (stop or now - last_save >= checkpoint_seconds):
-            save(checkpoint, network, training_step.optimizer, state)
-            last_save = time.monotonic()
-        if stop:
-            raise Stopped
+        state.epoch, state.seen = epoch, 0
+        pause({})
 
     others = evaluate_other_statistics(network, train_set, test_set, batch_size=spec.batch_size, autocast=autocast)
     measured = state.measured | {f"test_accuracy_{name}": other.accuracy.tolist() for name, other in others.items()}
@@ -228,6 +243,14 @@ def _place(split: Split, spec: TrialSpec, device: torch.device) -> tuple[Images,
     train_set = as_images(reference, split.train_labels, pixels=spec.pixels, reference=reference, device=device)
     test_set = as_images(split.test_images, split.test_labels, pixels=spec.pixels, reference=reference, device=device)
     return train_set, test_set
+
+
+def _generators(network: Network) -> Iterator[tuple[torch.Generator, str]]:
+    """The generators of dropout masks, each with a name."""
+    for layer, dropout in enumerate(network.dropouts()):
+        for trial, generator in enumerate(dropout.generators):
+            if generator is not None:
+                yield generator, f"dropout.{layer}.{trial}"
 
 
 def _initial_state(ids: list[str], network: Network, train_set: Images) -> TrainingState:

@@ -2,7 +2,7 @@
 
 It speaks JSON lines. Sent `{"specs": [...], "weights": folder or null, "checkpoint": folder or null, "deadline":
 seconds since 1970 or null, "epochs": whether each is told of}`, it answers `{"progress": ...}`, `{"epoch": curves,
-"trial": place in the cohort}`, then `{"outcomes": [...]}`, `{"stopped": true}` at the
+"trial": place in the cohort}` and `{"warning": text}`, then `{"outcomes": [...]}`, `{"stopped": true}` at the
 deadline, or `{"failed": reason}`. Sent `{"measure": spec, "memory": bytes, "most": N}`, it answers `{"cohort": size}`:
 how many trials of this kind, at most N, train fastest together. It reads data sets from the cache and writes no
 results; with `weights` it leaves each trial's weights in that folder for the runner. Started by `runner.py`.
@@ -75,6 +75,7 @@ def _train(request: dict[str, Any], device: torch.device, channel: TextIO) -> li
         on_epoch=tell,
         checkpoint=Path(request["checkpoint"]) if request["checkpoint"] else None,
         deadline=request["deadline"],
+        warn=lambda text: _send(channel, {"warning": text}),
     )
     replies = []
     for position, outcome in enumerate(outcomes):
