@@ -154,20 +154,41 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the worker through /proc")
-def test_a_worker_that_is_killed_fails_its_trial_alone_and_the_next_run_mends_it(
+def test_a_trial_whose_worker_is_killed_is_tried_again_once_and_then_fails_alone(
     study: Path, tmp_path: Path, normlab: Run
 ) -> None:
-    process = start(study, "seeds=2", "epochs=30", "-j", "1")
-    wait_for_results(tmp_path / "normlab-store" / "trials", 1)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(children[0]), signal.SIGKILL)
+    process = start(study, "seeds=2", "epochs=30", "-j", "1", "--cohort", "1")
+    trials = tmp_path / "normlab-store" / "trials"
+    wait_for_results(trials, 1)
+    killed = kill_worker(process)
+    while (again := worker_of(process)) in (None, killed):
+        time.sleep(0.01)
+    wait_for_claim(tmp_path / "normlab-store")
+    kill_worker(process, again)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1, errors
-    assert "SIGKILL" in errors
+    assert "SIGKILL (out of memory?) (2 tries)" in errors
     assert "trained 7 trials" in errors
     assert "1 failed" in normlab("status", study, "epochs=30").stdout
     assert normlab("run", study, "epochs=30").returncode == 0
     assert "8 finished" in normlab("status", study, "epochs=30").stdout
+
+
+def worker_of(process: "subprocess.Popen[str]") -> int | None:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return int(children[-1]) if children else None
+
+
+def kill_worker(process: "subprocess.Popen[str]", pid: int | None = None) -> int:
+    pid = pid or worker_of(process)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def wait_for_claim(store: Path) -> None:
+    while not list(store.glob("running/*.json")):
+        time.sleep(0.01)
 
 
 def test_a_trial_that_diverges_is_a_result_and_counts_at_chance(study: Path, normlab: Run) -> None:

@@ -1,12 +1,18 @@
 """The store: a result is there whole or not at all, and nothing that is finished is lost or changed."""
 
 import json
+import os
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from normlab.errors import UsageError
+from normlab.processes import process_identity, process_start
 from normlab.result import Details, Result
 from normlab.store import Store
 from normlab.trial import identity, make_spec, trial_id
@@ -120,15 +126,94 @@ def test_a_failure_is_remembered_until_a_success(store: Store) -> None:
     assert store.failures([result.id]) == {}
 
 
-def test_a_claim_excludes_others_until_it_is_released_or_its_heart_stops(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+# Claims
+
+
+def claim_of(store: Store, trial_id: str, **holder: Any) -> Path:
+    """A claim that somebody else left."""
+    path = store.root / "running" / f"{trial_id}.json"
+    path.write_text(json.dumps(process_identity() | holder))
+    return path
+
+
+def test_a_claim_excludes_others_until_it_is_released(store: Store) -> None:
     assert store.claim("a")
     assert not store.claim("a")
     store.release("a")
     assert store.claim("a")
-    monkeypatch.setattr("normlab.store.STALE_SECONDS", -1.0)
+
+
+def test_a_trial_with_a_result_is_not_claimed_again(store: Store) -> None:
+    result = make_result()
+    store.save(result)
+    assert not store.claim(result.id)
+
+
+def test_a_claim_of_a_process_that_is_gone_is_taken_over_at_once(store: Store) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    started = process_start(dead.pid)
+    dead.kill()
+    while process_start(dead.pid) is not None:  # a zombie, until it is waited for
+        pass
+    claim_of(store, "a", pid=dead.pid, started=started)
     assert store.claim("a")
+    dead.wait()
+
+
+def test_a_process_id_that_was_used_again_is_not_taken_for_the_runner_that_had_it(store: Store) -> None:
+    claim_of(store, "a", pid=os.getpid(), started="long ago")
+    assert store.claim("a")
+
+
+def test_a_clock_that_jumps_does_not_take_a_trial_from_a_living_process(store: Store) -> None:
+    path = claim_of(store, "a")
+    for seconds in (-1e6, 1e6):
+        os.utime(path, (time.time() + seconds,) * 2)
+        assert not store.claim("a")
+
+
+def test_a_claim_of_another_machine_stands_while_its_heart_beats_whatever_the_clock_says(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("normlab.store.HEARTBEAT_SECONDS", 0.3)
+    path = claim_of(store, "a", machine="another")
+    assert not store.claim("a")
+    os.utime(path, (1.0, 1.0))  # as if by a clock far behind ours
+
+    def beat() -> None:
+        for tick in range(2, 10):
+            time.sleep(0.1)
+            os.utime(path, (tick, tick))
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    assert not store.claim("a")
+    beating.join()
+    assert store.claim("a")  # no beat any more
+    assert not store.claim("a")
+
+
+def test_runners_that_find_the_same_claims_left_behind_never_both_take_one(store: Store) -> None:
+    for i in range(40):
+        claim_of(store, f"trial{i}", started="gone")
+    script = (
+        "import sys; from pathlib import Path; from normlab.store import Store\n"
+        "store = Store(Path(sys.argv[1])); sys.stdin.readline()\n"
+        "print([i for i in range(40) if store.claim(f'trial{i}')]); sys.stdout.flush(); sys.stdin.readline()"
+    )
+    runners = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, store.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    for process in runners:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    taken = [i for process in runners for i in json.loads(process.stdout.readline())]
+    for process in runners:
+        process.communicate("\n")
+    assert sorted(taken) == list(range(40))
 
 
 def test_a_store_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:

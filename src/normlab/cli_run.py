@@ -26,6 +26,8 @@ def run_options(command: Any) -> Any:
         click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
         click.option("--fail-fast", is_flag=True, help="Start no further trial once one has failed."),
         click.option("--save-weights", is_flag=True, help="Keep model.safetensors beside each result."),
+        click.option("--checkpoint-seconds", type=click.FloatRange(0), default=60.0, show_default=True,
+                     help="How much training a crash may cost."),
         click.option("--hours", type=click.FloatRange(0, min_open=True), help="Stop in order after this time."),
         click.option("--cohort", type=click.IntRange(1, 1024),
                      help="Trials trained together as one program; 1 turns it off. [as measured to be fastest]"),

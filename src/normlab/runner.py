@@ -1,8 +1,9 @@
 """The runner: trains what is missing of a study on worker processes, stores each result, and shows how far it is.
 
 Workers are `python -m normlab.worker` processes that speak JSON lines; they train and return, and only the runner
-writes the store, checkpoints apart. A worker that dies fails the trials it held, and those alone; what is finished is
-never lost, and what was under way goes on in the next run from its last checkpoint.
+writes the store, checkpoints apart. What is finished is never lost, and what was under way goes on in the next run from
+its last checkpoint. A cohort that fails is halved until the trial at fault stands alone; a trial whose worker died or
+fell silent gets a second try; what fails then is failed, with its reason, and the rest goes on.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -39,7 +41,10 @@ from normlab.trial import TrialSpec
 TICK_SECONDS = 0.5
 MAX_COHORT = 32
 WORTH_MEASURING = 1e10  # FLOPs a worker: a second of work, at the pace of small networks
-GRACE_SECONDS = 30.0  # after the deadline, to end an epoch that took longer than those before it
+GRACE_SECONDS = 30.0  # after the deadline, to end what a step or an evaluation takes
+CLOSING_SECONDS = 5.0  # for workers that are interrupted, to save where they stand
+SILENCE_SECONDS = 900.0  # chosen: a worker sends a line with every batch that takes longer than half a second
+MAX_TRIES = 2  # of a trial alone, where its worker died or fell silent; an error of its own would only come again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +85,7 @@ def run(
     save_weights: bool = False,
     fail_fast: bool = False,
     hours: float | None = None,
+    checkpoint_seconds: float = 60.0,
     report: Callable[[RunStatus], None] = lambda status: None,
     on_look: Callable[[], None] = lambda: None,
     on_epoch: Callable[[str, Mapping[str, float | None]], None] | None = None,
@@ -92,7 +98,7 @@ def run(
     `workers` processes (default: one a core, on a GPU one) take cohorts of up to `cohort` trials, or of as many as a
     quick measurement shows to be fastest; what it found is remembered for this machine. KeyboardInterrupt
     leaves the store in order: finished trials stay, running ones are given up. After `hours` training stops between two
-    steps. Cohorts that have a checkpoint come first.
+    steps. Training is saved every `checkpoint_seconds`, and cohorts that have a checkpoint come first.
     """
     deadline = None if hours is None else time.time() + hours * 3600
     store = store or Store.default()
@@ -100,7 +106,7 @@ def run(
     count = workers or ((os.cpu_count() or 1) if device == "cpu" else 1)
     train = functools.partial(
         _train, store=store, workers=count, cohort=cohort, device=device, save_weights=save_weights,
-        fail_fast=fail_fast, deadline=deadline, report=report, on_epoch=on_epoch,
+        fail_fast=fail_fast, deadline=deadline, checkpoint_seconds=checkpoint_seconds, report=report, on_epoch=on_epoch,
     )  # fmt: skip
     if isinstance(study, Plan) or not study.looks:
         return train(study if isinstance(study, Plan) else make_plan(study, store))
@@ -132,6 +138,7 @@ def _train(
     save_weights: bool,
     fail_fast: bool,
     deadline: float | None,
+    checkpoint_seconds: float,
     report: Callable[[RunStatus], None],
     on_epoch: Callable[[str, Mapping[str, float | None]], None] | None,
 ) -> RunSummary:
@@ -149,6 +156,7 @@ def _train(
         save_weights=save_weights,
         fail_fast=fail_fast,
         deadline=deadline,
+        checkpoint_seconds=checkpoint_seconds,
         report=report,
         on_epoch=on_epoch,
     )
@@ -204,6 +212,8 @@ class _Worker:
     held: list[Trial] = field(default_factory=list)
     started: str = ""
     joules: float | None = 0.0  # since then; None where it cannot be read
+    heard: float = 0.0  # on the clock of time.monotonic, when it last said anything
+    is_silent: bool = False
     progress: dict[str, Any] = field(default_factory=dict)
 
 
@@ -221,13 +231,14 @@ class _Run:
         save_weights: bool,
         fail_fast: bool,
         deadline: float | None,
+        checkpoint_seconds: float,
         report: Callable[[RunStatus], None],
         on_epoch: Callable[[str, Mapping[str, float | None]], None] | None,
     ) -> None:
         self.plan, self.store, self.num_workers, self.cohort = plan, store, workers, cohort
         self.waiting: list[list[Trial]] = []
         self.device, self.fail_fast, self.deadline, self.report = device, fail_fast, deadline, report
-        self.on_epoch = on_epoch
+        self.checkpoint_seconds, self.on_epoch = checkpoint_seconds, on_epoch
         self.weights_folder = tempfile.mkdtemp(prefix=".weights-", dir=store.root) if save_weights else None
         self.workers: list[_Worker] = []
         self.messages: queue.Queue[tuple[_Worker, str]] = queue.Queue()
@@ -237,6 +248,7 @@ class _Run:
         self.total_flops = sum(plan.flops[trial.id] for trial in plan.missing())
         self.done_flops, self.done_images = 0.0, 0
         self.claims: set[str] = set()
+        self.tries: Counter[str] = Counter()
         self.resumed_flops, self.resumed_images = 0.0, 0  # of those done, what earlier runs did
         self.meter = EnergyMeter()
         self.environment = environment()  # now, before anyone edits the code while it runs
@@ -260,11 +272,19 @@ class _Run:
                 worker, line = self.messages.get(timeout=TICK_SECONDS)
                 self._share_energy()
                 self._handle(worker, line)
+            self._end_silent()
             if time.monotonic() - beat > HEARTBEAT_SECONDS:
                 beat = time.monotonic()
                 self.store.beat(trial.id for worker in self.workers for trial in worker.held)
             self.report(self.status())
         self.report(self.status())
+
+    def _end_silent(self) -> None:
+        """Kills workers that hold trials and have said nothing for too long; their end is heard of as any other."""
+        for worker in self.workers:
+            if worker.held and not worker.is_silent and time.monotonic() - worker.heard > SILENCE_SECONDS:
+                worker.is_silent = True
+                worker.process.kill()
 
     def _share_energy(self) -> None:
         """What the machine used since the last time, in equal shares for the workers that hold trials."""
@@ -274,8 +294,14 @@ class _Run:
             worker.joules = None if joules is None or worker.joules is None else worker.joules + joules / len(busy)
 
     def close(self) -> None:
-        """Ends all workers and gives up what they still hold."""
+        """Ends all workers, those that train after a checkpoint, and gives up what they still hold."""
         for worker in self.workers:
+            with contextlib.suppress(OSError):
+                worker.process.terminate() if worker.held else worker.process.kill()
+        until = time.monotonic() + CLOSING_SECONDS
+        for worker in self.workers:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.process.wait(max(0.0, until - time.monotonic()))
             with contextlib.suppress(OSError):
                 worker.process.kill()
             worker.process.wait()
@@ -342,12 +368,17 @@ class _Run:
             self.summary.elsewhere += len(chunk) - len(claimed)
             if not claimed:
                 continue
-            worker.held, worker.progress, worker.joules = claimed, {}, 0.0
+            worker.held, worker.progress, worker.joules, worker.heard = claimed, {}, 0.0, time.monotonic()
             worker.started = datetime.now(UTC).isoformat(timespec="seconds")
             specs = [trial.spec.model_dump(mode="json") for trial in claimed]
             checkpoint = str(self.store.checkpoint_folder([trial.id for trial in claimed]).absolute())
-            request = {"specs": specs, "weights": self.weights_folder, "epochs": self.on_epoch is not None}
-            _ask(worker, request | {"checkpoint": checkpoint, "deadline": self.deadline})
+            request: dict[str, Any] = {
+                "specs": specs,
+                "weights": self.weights_folder,
+                "epochs": self.on_epoch is not None,
+            }
+            request |= {"checkpoint": checkpoint, "checkpoint_seconds": self.checkpoint_seconds}
+            _ask(worker, request | {"deadline": self.deadline})
             return
 
     def _claim(self, trial: Trial) -> bool:
@@ -392,12 +423,20 @@ class _Run:
         }
         for worker in self.workers:
             _ask(worker, request)
+        asked = list(self.workers)
         answers: list[int] = []
-        while len(answers) < len(self.workers):
-            worker, line = self.messages.get()
-            answers.append(json.loads(line).get("cohort", 1) if line else 1)  # what failed or died is left alone
-            if not line:
-                self.workers[self.workers.index(worker)] = self._start_worker()
+        while asked:
+            try:
+                worker, line = self.messages.get(timeout=SILENCE_SECONDS)
+            except queue.Empty:
+                for silent in asked:
+                    silent.process.kill()
+                continue
+            if worker in asked:
+                asked.remove(worker)
+                answers.append(json.loads(line).get("cohort", 1) if line else 1)  # what failed or died is left alone
+                if not line:
+                    self.workers[self.workers.index(worker)] = self._start_worker()
         return statistics.median_low(answers)
 
     def _is_over(self, grace_seconds: float = 0.0) -> bool:
@@ -406,6 +445,7 @@ class _Run:
     def _handle(self, worker: _Worker, line: str) -> None:
         if worker not in self.workers:
             return
+        worker.heard = time.monotonic()
         message: dict[str, Any] = json.loads(line) if line else {"failed": _death(worker), "dead": True}
         if "progress" in message:
             if not worker.progress:
@@ -428,8 +468,8 @@ class _Run:
             for trial in held:
                 self._release(trial.id)
             self.summary.stopped += len(held)
-        else:
-            self._fail(held, message["failed"])
+        elif held:
+            self._fail(held, message["failed"], again="dead" in message)
         if "dead" in message:
             self.workers.remove(worker)
             if not (self.waiting and held):  # a worker that dies before it was given work would die for ever
@@ -478,15 +518,26 @@ class _Run:
         self.done_flops += self.plan.flops[trial.id]
         self.done_images += outcome["images"]
 
-    def _fail(self, held: list[Trial], reason: str) -> None:
+    def _fail(self, held: list[Trial], reason: str, *, again: bool) -> None:
+        """Halves a cohort, so that the fault of one is not that of all; fails a trial that stands alone, unless it may
+        try `again`, from its last checkpoint."""
         for trial in held:
-            self.store.record_failure(trial.id, reason)
             self._release(trial.id)
-            self.summary.failures[trial.id] = reason
-            self.done_flops += self.plan.flops[trial.id]
-        if held:
+        if len(held) > 1:
             self.store.remove_checkpoint([trial.id for trial in held])
-        if self.fail_fast and held:
+            self.waiting[:0] = [held[: len(held) // 2], held[len(held) // 2 :]]
+            return
+        (trial,) = held
+        self.tries[trial.id] += 1
+        if again and self.tries[trial.id] < MAX_TRIES:
+            self.waiting.insert(0, held)
+            return
+        tries = self.tries[trial.id]
+        self.summary.failures[trial.id] = reason = f"{reason} ({tries} tries)" if tries > 1 else reason
+        self.store.remove_checkpoint([trial.id])
+        self.store.record_failure(trial.id, reason)
+        self.done_flops += self.plan.flops[trial.id]
+        if self.fail_fast:
             self.waiting.clear()
 
 
@@ -511,6 +562,8 @@ def _free_bytes() -> float:
 def _death(worker: _Worker) -> str:
     """Why a worker process ended, in one line."""
     code = worker.process.wait()
+    if worker.is_silent:
+        return f"the worker said nothing for {SILENCE_SECONDS:.0f} seconds and was killed"
     worker.log.seek(0)
     lines = [line.strip() for line in worker.log.read().splitlines() if line.strip()]
     name = signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -2,7 +2,8 @@
 
     STORE/trials/TRIAL_ID/result.json, details.json     finished or diverged; never edited
     STORE/trials/TRIAL_ID/model.safetensors             when weights were asked for
-    STORE/running/TRIAL_ID.json                         a claim; its age is the time since the last heartbeat
+    STORE/.lock                                         held while a claim is made
+    STORE/running/TRIAL_ID.json                         a claim: whose, and by its time the last heartbeat
     STORE/failed/TRIAL_ID.json                          the reason of the last failure; removed by a success
     STORE/checkpoints/COHORT/EPOCH/                     how far a cohort is (checkpoint.py); removed when it is done
 
@@ -13,15 +14,15 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from normlab.errors import UsageError
+from normlab.processes import lock, machine_identity, process_identity, process_start
 from normlab.result import Result, details_from_json, details_to_json, result_from_json, result_to_json, sha256
 
 HEARTBEAT_SECONDS = 5.0
@@ -129,34 +130,69 @@ class Store:
     # Claims
 
     def claim(self, trial_id: str) -> bool:
-        """Takes a trial for this runner. False where another holds it and its heart beats."""
-        path = self._claim(trial_id)
-        content = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
-        for _ in range(2):
-            try:
-                with path.open("x") as file:
-                    file.write(content)
-                return True
-            except FileExistsError:
-                if not self.is_claimed(trial_id):
-                    path.unlink(missing_ok=True)
-        return False
+        """Takes a trial for this runner. False where another holds it and lives, or where it has a result by now.
+
+        A claim of another machine that looks left behind is watched for two heartbeats first: a clock may have jumped.
+        """
+        holder = self._holder(trial_id)
+        looks_left = bool(holder) and not _is_here(holder) and not self.is_claimed(trial_id)
+        if looks_left and self._moves(trial_id, holder):
+            return False
+        with self._locked():
+            if self.is_claimed(trial_id) or (self._folder(trial_id) / "result.json").exists():
+                return False
+            self._claim(trial_id).write_text(json.dumps(process_identity()))
+        return True
 
     def is_claimed(self, trial_id: str) -> bool:
+        """Whether a runner holds a trial and lives: one of this machine if its process does, whatever the clock says;
+        one of another machine if its heart beat less than a minute ago."""
         try:
-            return time.time() - self._claim(trial_id).stat().st_mtime < STALE_SECONDS
+            age = time.time() - self._claim(trial_id).stat().st_mtime
         except FileNotFoundError:
             return False
+        holder = self._holder(trial_id)
+        if _is_here(holder):
+            return bool(holder["started"] == process_start(holder["pid"]))
+        return age < STALE_SECONDS and json.dumps(holder) not in _GONE
+
+    def _holder(self, trial_id: str) -> dict[str, Any]:
+        """Who holds a claim; empty where that cannot be read."""
+        try:
+            holder = json.loads(self._claim(trial_id).read_text())
+        except (OSError, ValueError):
+            return {}
+        return holder if isinstance(holder, dict) else {}
+
+    def _moves(self, trial_id: str, holder: Mapping[str, Any]) -> bool:
+        """Whether a claim's time moves within two heartbeats; if not, all that its runner held is free."""
+        until, path = time.monotonic() + 2.2 * HEARTBEAT_SECONDS, self._claim(trial_id)
+        with contextlib.suppress(FileNotFoundError):
+            before = path.stat().st_mtime
+            while json.dumps(holder) not in _GONE and path.stat().st_mtime == before:
+                if time.monotonic() > until:
+                    _GONE.add(json.dumps(holder))
+                time.sleep(0.05)
+            return json.dumps(holder) not in _GONE
+        return False
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Alone with the claims, so that two runners never both take over what a third left behind."""
+        with (self.root / ".lock").open("a") as file:
+            lock(file)
+            yield
 
     def beat(self, trial_ids: Iterable[str]) -> None:
         for trial_id in trial_ids:
-            try:
+            with contextlib.suppress(FileNotFoundError):
                 os.utime(self._claim(trial_id))
-            except FileNotFoundError:
-                self.claim(trial_id)
 
     def release(self, trial_id: str) -> None:
-        self._claim(trial_id).unlink(missing_ok=True)
+        """Gives up a claim of this process; another's stays."""
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(self._claim(trial_id).read_text()) == process_identity():
+                self._claim(trial_id).unlink()
 
     # Checkpoints
 
@@ -185,6 +221,13 @@ class Store:
 
     def _claim(self, trial_id: str) -> Path:
         return self.root / "running" / f"{trial_id}.json"
+
+
+_GONE: set[str] = set()  # runners of other machines that were seen to be silent
+
+
+def _is_here(holder: Mapping[str, Any]) -> bool:
+    return bool(holder.get("machine") == machine_identity() and holder.get("started") and "pid" in holder)
 
 
 def write_folder(folder: Path, content: Mapping[str, bytes]) -> None:

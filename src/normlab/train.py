@@ -72,6 +72,7 @@ def train(
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 60.0,
     deadline: float | None = None,
+    is_over: Callable[[], bool] = lambda: False,
     warn: Callable[[str], None] = lambda text: None,
 ) -> list[Outcome]:
     """Trains the trials of one cohort and returns their outcomes in the same order.
@@ -82,7 +83,8 @@ def train(
 
     With a folder for a `checkpoint`, training goes on where one of exactly these trials left off, and saves one between
     two steps when the last is `checkpoint_seconds` old; `warn` hears of those that are damaged or cannot be saved.
-    Raises Stopped, after a save, when the `deadline` is over, in seconds since 1970, but not before a step is done.
+    Raises Stopped, after a save, when the `deadline` is over, in seconds since 1970, or `is_over` says so, but not
+    before a step is done.
     """
     began, spec = time.monotonic(), specs[0]
     train_set, test_set = _place(split, spec, device)
@@ -96,13 +98,23 @@ def train(
     resumed = load(checkpoint, ids, network, training_step.optimizer, warn) if checkpoint else None
     state, within = resumed or (_initial_state(ids, network, train_set), {})
     glance = partial(Progress, total_images=total_images, resumed_images=state.images)
+    latest = glance(done_images=state.images, loss=math.nan, accuracy=state.accuracy)
     began -= state.seconds
     last_report, last_save, evaluation = 0.0, time.monotonic(), None
+
+    def sign_of_life(*_: object) -> None:
+        """Repeats the latest glance while something takes long, such as an evaluation."""
+        nonlocal last_report
+        if time.monotonic() - last_report > PROGRESS_SECONDS:
+            last_report = time.monotonic()
+            report(latest)
+
+    network.register_forward_pre_hook(sign_of_life)
 
     def pause(within: dict[str, torch.Tensor]) -> None:
         """Saves where training stands if that is due, and stops it if its time is over."""
         nonlocal last_save
-        now, stop = time.monotonic(), deadline is not None and time.time() > deadline
+        now, stop = time.monotonic(), is_over() or (deadline is not None and time.time() > deadline)
         state.seconds = now - began
         if checkpoint and (stop or now - last_save >= checkpoint_seconds):
             try:
@@ -135,7 +147,8 @@ def train(
             if time.monotonic() - last_report > PROGRESS_SECONDS:
                 last_report = time.monotonic()
                 loss = float(losses_T.mean()) / seen
-                report(glance(done_images=state.images, loss=loss, accuracy=state.accuracy))
+                latest = glance(done_images=state.images, loss=loss, accuracy=state.accuracy)
+                report(latest)
             if state.steps < epoch * steps_per_epoch:
                 state.seen = seen
                 pause({"losses": losses_T, "correct": correct_T} | {n: g.get_state() for g, n in _generators(network)})

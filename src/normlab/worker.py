@@ -1,11 +1,17 @@
 """A worker process: trains the cohorts it is sent, one at a time, and sends back what was measured.
 
-It speaks JSON lines. Sent `{"specs": [...], "weights": folder or null, "checkpoint": folder or null, "deadline":
-seconds since 1970 or null, "epochs": whether each is told of}`, it answers `{"progress": ...}`, `{"epoch": curves,
-"trial": place in the cohort}` and `{"warning": text}`, then `{"outcomes": [...]}`, `{"stopped": true}` at the
-deadline, or `{"failed": reason}`. Sent `{"measure": spec, "memory": bytes, "most": N}`, it answers `{"cohort": size}`:
-how many trials of this kind, at most N, train fastest together. It reads data sets from the cache and writes no
-results; with `weights` it leaves each trial's weights in that folder for the runner. Started by `runner.py`.
+It speaks JSON lines.
+
+    {"specs": [...], "weights": folder or null, "checkpoint": folder, "checkpoint_seconds": between two, "deadline":
+     seconds since 1970 or null, "epochs": whether each is told of}
+    → {"progress": ...}, {"epoch": curves, "trial": place in the cohort}, {"warning": text}, and in the end
+      {"outcomes": [...]}, {"stopped": true} at the deadline or after SIGTERM, with a checkpoint, or {"failed": reason}
+
+    {"measure": spec, "memory": bytes, "most": N}
+    → {"cohort": how many trials of this kind, at most N, train fastest together}
+
+It reads data sets from the cache and writes no results; with `weights` it leaves each trial's weights in that folder
+for the runner. Started by `runner.py`.
 """
 
 import ctypes
@@ -13,7 +19,9 @@ import functools
 import json
 import os
 import platform
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -27,10 +35,13 @@ from normlab.datasets.split import Split, split_images
 from normlab.train import Progress, Stopped, train
 from normlab.trial import TrialSpec
 
+_OVER = threading.Event()  # set by SIGTERM
+
 
 def main(device: str, threads: int) -> None:
     channel = _claim_stdout()
     prepare_process(threads)
+    signal.signal(signal.SIGTERM, lambda *_: _OVER.set())
     for line in sys.stdin:
         request = json.loads(line)
         try:
@@ -40,6 +51,8 @@ def main(device: str, threads: int) -> None:
                 _send(channel, {"outcomes": _train(request, torch.device(device), channel)})
         except Stopped:
             _send(channel, {"stopped": True})
+            if _OVER.is_set():
+                return
         except Exception as error:  # whatever it is, it belongs to these trials alone
             traceback.print_exc()
             _send(channel, {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"})
@@ -47,6 +60,7 @@ def main(device: str, threads: int) -> None:
 
 def prepare_process(threads: int) -> None:
     """Settings of a process that trains on the CPU; the same for all arms."""
+    _die_with_parent()
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # denormals in dead parameters slow a step by up to 1.8
     if platform.libc_ver()[0] == "glibc":
@@ -55,6 +69,14 @@ def prepare_process(threads: int) -> None:
         trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # M_… in malloc.h
         for option, value in ((mmap_threshold, 1 << 30), (trim_threshold, 2**31 - 1), (top_pad, 64 << 20)):
             libc.mallopt(option, value)
+
+
+def _die_with_parent() -> None:
+    """On Linux, ends this process when the one that started it ends, however that comes; elsewhere the closed pipe
+    does so at the next message."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG in prctl.h
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def _train(request: dict[str, Any], device: torch.device, channel: TextIO) -> list[dict[str, Any]]:
@@ -75,6 +97,8 @@ def _train(request: dict[str, Any], device: torch.device, channel: TextIO) -> li
         on_epoch=tell,
         checkpoint=Path(request["checkpoint"]) if request["checkpoint"] else None,
         deadline=request["deadline"],
+        is_over=_OVER.is_set,
+        checkpoint_seconds=request["checkpoint_seconds"],
         warn=lambda text: _send(channel, {"warning": text}),
     )
     replies = []
