@@ -16,6 +16,7 @@ import click
 
 from normlab.cli_paper import paper
 from normlab.cli_run import INTERRUPTED, open_store, run_options, train_missing
+from normlab.cli_store import store as store_verbs
 from normlab.errors import UsageError, unknown
 from normlab.terminal import duration_words, flops_words, print_table, word
 
@@ -71,6 +72,7 @@ def commands() -> None:
 
 
 commands.add_command(paper)
+commands.add_command(store_verbs)
 
 
 def _study_arguments(command: Any) -> Any:

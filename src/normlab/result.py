@@ -1,7 +1,7 @@
 """The result of a trial: what was measured, with the spec that was trained and where it came from.
 
-A result is two JSON files a person can read: `result.json`, small, with the spec, the final metrics, the provenance
-and the SHA-256 of the other; and `details.json` with what grows: the curves and the confusion matrix.
+A result is two JSON files a person can read: `result.json`, small, with the spec, the final metrics, the provenance,
+the SHA-256 of the other and its own; and `details.json` with what grows: the curves and the confusion matrix.
 """
 
 import hashlib
@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from normlab.trial import FORMAT_VERSION, TrialSpec
+from normlab.trial import TrialSpec
+
+FORMATS = (1, 2)  # that can be read; since 2 a result has its own SHA-256
 
 Status = Literal["finished", "diverged"]
 
@@ -81,28 +83,29 @@ def details_from_json(text: str) -> Details:
 
 def result_to_json(result: Result, files: Mapping[str, str]) -> str:
     """`files` maps the name of each further file of the result to its SHA-256."""
-    return _dump(
-        {
-            "format": FORMAT_VERSION,
-            "id": result.id,
-            "status": result.status,
-            "metrics": result.metrics,
-            "diverged_epoch": result.diverged_epoch,
-            "spec": result.spec.model_dump(mode="json"),
-            "provenance": result.provenance,
-            "files": files,
-        }
-    )
+    tree = {
+        "format": FORMATS[-1],
+        "id": result.id,
+        "status": result.status,
+        "metrics": result.metrics,
+        "diverged_epoch": result.diverged_epoch,
+        "spec": result.spec.model_dump(mode="json"),
+        "provenance": result.provenance,
+        "files": files,
+    }
+    return _dump(tree | {"sha256": sha256(_dump(tree).encode())})
 
 
 def result_from_json(text: str) -> tuple[Result, dict[str, str]]:
     """The result without its details, and the SHA-256 of its files. Raises ValueError where it is not one of ours."""
     tree = _parse(text)
-    if not isinstance(tree, dict) or tree.get("format") != FORMAT_VERSION:
-        raise ValueError(
-            f"written in format {tree.get('format') if isinstance(tree, dict) else None!r}, not {FORMAT_VERSION}"
-        )
+    if not isinstance(tree, dict) or tree.get("format") not in FORMATS:
+        raise ValueError(f"written in {_written_in(tree)}; this one reads the formats {_words(FORMATS)}")
     try:
+        if tree["format"] > 1 and tree.pop("sha256") != sha256(_dump(tree).encode()):
+            raise ValueError(
+                "its content does not have the SHA-256 that stands in it: it was edited by hand, or damaged"
+            )
         if tree["status"] not in get_args(Status):
             raise ValueError(f"the status {tree['status']!r} is unknown")
         result = Result(
@@ -118,6 +121,18 @@ def result_from_json(text: str) -> tuple[Result, dict[str, str]]:
         raise ValueError(f"the key {error} is missing") from None
     except (TypeError, AttributeError) as error:
         raise ValueError(f"a value is not of its kind ({error})") from None
+
+
+def _written_in(tree: Any) -> str:
+    if not isinstance(tree, dict):
+        return "no format"
+    provenance = tree.get("provenance")
+    version = provenance.get("normlab_version") if isinstance(provenance, dict) else None
+    return f"format {tree.get('format')!r}" + (f" by normlab {version}" if version else "")
+
+
+def _words(formats: tuple[int, ...]) -> str:
+    return f"{', '.join(map(str, formats[:-1]))} and {formats[-1]}"
 
 
 def _parse(text: str) -> Any:

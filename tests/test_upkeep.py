@@ -1,0 +1,172 @@
+"""Stores looked after: every byte checked, merged without losing or repeating a result, packed for others."""
+
+import json
+import shutil
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from normlab.errors import UsageError
+from normlab.store import Store
+from normlab.upkeep import check, export, merge
+from tests.conftest import Run
+from tests.test_store import make_result
+
+OLD = Path(__file__).parent / "data" / "store-format-1"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store of five results, one with weights."""
+    made = Store(tmp_path / "store")
+    made.require_writable()
+    for seed in range(5):
+        made.save(make_result(seed), {"model.safetensors": b"weights"} if seed == 0 else None)
+    return made
+
+
+def everything(store: Store) -> dict[str, bytes]:
+    root = store.root / "trials"
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.fault(41)
+@pytest.mark.parametrize("file", ["result.json", "details.json", "model.safetensors"])
+def test_a_check_finds_one_changed_byte_in_any_file_and_repair_sets_the_result_aside(store: Store, file: str) -> None:
+    assert (check(store).whole, check(store).damaged) == (5, {})
+    path = store.root / "trials" / make_result(0).id / file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    found = check(store)
+    assert (found.whole, list(found.damaged)) == (4, [str(path.parent)])
+    check(store, repair=True)
+    assert check(store).damaged == {}
+    assert make_result(0).id not in store.ids()
+    assert list((store.root / "trials").glob(".damaged-*"))  # nothing is deleted
+
+
+@pytest.mark.fault(41)
+def test_a_result_edited_by_hand_is_not_believed(store: Store) -> None:
+    path = store.root / "trials" / make_result(1).id / "result.json"
+    path.write_text(path.read_text().replace('"test_accuracy": 0.5', '"test_accuracy": 0.9'))
+    with pytest.raises(ValueError, match="edited by hand, or damaged"):
+        store.load(make_result(1).id)
+
+
+def test_a_result_whose_spec_is_anothers_is_found(store: Store) -> None:
+    result = replace(make_result(7), spec=make_result(8).spec)
+    store.save(result)
+    assert "its spec is that of" in check(store).damaged[str(store.root / "trials" / result.id)]
+
+
+def test_a_store_made_by_older_code_still_loads_and_merges(store: Store) -> None:
+    old = Store(OLD)
+    (name,) = old.ids()
+    result = old.load(name, details=True)
+    assert result is not None
+    assert result.details is not None
+    assert result.metrics["test_accuracy"] == result.details.curves["test_accuracy"][-1]
+    assert check(old).whole == 1
+    assert merge([OLD], store).added == 1
+    assert store.load(name, details=True) == result
+
+
+def test_a_result_of_a_later_version_says_which(store: Store) -> None:
+    path = store.root / "trials" / make_result(1).id / "result.json"
+    tree = json.loads(path.read_text())
+    tree |= {"format": 9, "provenance": {"normlab_version": "7.1"}}
+    path.write_text(json.dumps(tree))
+    with pytest.raises(ValueError, match=r"written in format 9 by normlab 7\.1; this one reads the formats 1 and 2"):
+        store.load(make_result(1).id)
+
+
+def test_what_a_killed_run_left_behind_is_found_and_removed_unless_a_runner_lives(store: Store) -> None:
+    left = store.root / "trials" / ".new-abc"
+    left.mkdir()
+    done = store.checkpoint_folder([make_result(0).id]) / "0000000001"
+    done.mkdir(parents=True)
+    (done / "progress.json").write_text(json.dumps({"ids": [make_result(0).id]}))
+    store.claim("under way")
+    assert check(store).leftovers == []
+    store.release("under way")
+    assert len(check(store).leftovers) == 2
+    check(store, repair=True)
+    assert check(store).leftovers == []
+    assert not left.exists()
+    assert not done.exists()
+
+
+def test_merging_keeps_every_result_once_and_names_conflicts(store: Store, tmp_path: Path) -> None:
+    other = Store(tmp_path / "other")
+    other.require_writable()
+    for seed in (3, 4, 5):
+        other.save(make_result(seed))
+    other.save(replace(make_result(6), metrics={"test_accuracy": 0.7, "num_test": 6}))
+    store.save(make_result(6))
+    before = everything(store)
+    done = merge([other.root], store)
+    assert (done.added, done.there, list(done.conflicts)) == (1, 2, [make_result(6).id])
+    assert done.conflicts[make_result(6).id] == "test_accuracy 0.5 here, 0.7 there"
+    assert before.items() <= everything(store).items()
+    assert merge([other.root], store).added == 0
+    assert check(store).whole == 7
+
+
+def test_a_damaged_result_is_not_merged_and_is_replaced_by_a_whole_one(store: Store, tmp_path: Path) -> None:
+    copy = Store(tmp_path / "copy")
+    shutil.copytree(store.root, copy.root)
+    (store.root / "trials" / make_result(0).id / "details.json").unlink()
+    done = merge([store.root], copy)
+    assert (done.added, done.there, len(done.damaged)) == (0, 4, 1)
+    assert merge([copy.root], store).added == 1
+    assert check(store).damaged == {}
+
+
+def test_what_was_packed_comes_out_the_same_and_packs_to_the_same_bytes(store: Store, tmp_path: Path) -> None:
+    assert export(store, store.ids(), tmp_path / "a.zip") == 5
+    assert export(store, store.ids(), tmp_path / "b.zip") == 5
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    other = Store(tmp_path / "other")
+    assert merge([tmp_path / "a.zip"], other).added == 5
+    assert everything(other) == everything(store)
+
+
+@pytest.mark.fault(32)
+@pytest.mark.parametrize("name", ["../../evil", "trials/../../evil", "/evil", "trials/a/../../../evil"])
+def test_a_hostile_zip_writes_nothing_outside_the_store(store: Store, tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        archive.writestr(name, "evil")
+        archive.writestr("trials/x/result.json", '{"format": 2, "files": {"../../evil": "0"}}')
+    before = everything(store)
+    with pytest.raises(UsageError, match="evil"):
+        merge([tmp_path / "evil.zip"], store)
+    assert everything(store) == before
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_a_result_that_names_files_elsewhere_is_refused(store: Store, tmp_path: Path) -> None:
+    from normlab.result import result_to_json
+
+    result = make_result(9)
+    folder = tmp_path / "hostile" / "trials" / result.id
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(result_to_json(result, {"../../../secret": "0" * 64}))
+    done = merge([tmp_path / "hostile"], store)
+    assert done.added == 0
+    assert "names a file '../../../secret'" in next(iter(done.damaged.values()))
+
+
+def test_the_command_line_checks_merges_and_packs(store: Store, tmp_path: Path, normlab: Run) -> None:
+    checked = normlab("store", "check", "--store", store.root)
+    assert (checked.returncode, checked.stdout) == (0, "5 results are whole, 0 are damaged\n")
+    assert normlab("store", "export", "--store", store.root, "--to", "a.zip").stdout == "5 results packed: a.zip\n"
+    merged = normlab("store", "merge", "a.zip", "--store", "new")
+    assert (merged.returncode, merged.stdout) == (0, "5 results added, 0 were there already\n")
+    (tmp_path / "new" / "trials" / make_result(0).id / "result.json").write_text("{")
+    assert normlab("store", "check", "--store", "new").returncode == 1
+    for arguments in (["merge", "absent"], ["export", "--to", "a.tar"], ["check", "--store", "absent"], ["chekc"]):
+        refused = normlab("store", *arguments)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
