@@ -177,18 +177,18 @@ def test_a_run_stops_at_its_time_limit_and_the_next_ends_with_the_numbers_of_an_
 ) -> None:
     whole, parts = Store(tmp_path / "whole"), Store(tmp_path / "parts")
     assert counts(run(study, store=whole, workers=1, device="cpu", cohort=2)) == (2, 0, 0, 0)
-    assert whole.checkpoints() == []
+    assert whole.cohorts_begun() == []
 
     assert counts(run_until_stopped(study, parts, cohort=2)) == (0, 0, 2, 0)
     assert_in_order(parts)
     plan = make_plan(study, parts)
     assert plan.missing() == plan.trials
-    assert parts.checkpoints() == [[trial.id for trial in plan.trials]]
+    assert parts.cohorts_begun() == [[trial.id for trial in plan.trials]]
 
     second = run(study, store=parts, workers=1, device="cpu", cohort=1)  # its cohort is that of the checkpoint
     assert counts(second) == (2, 0, 0, 0)
     assert numbers(study, parts) == numbers(study, whole)
-    assert parts.checkpoints() == []
+    assert parts.cohorts_begun() == []
     assert_in_order(parts)
 
 
@@ -227,10 +227,10 @@ def test_training_that_is_killed_goes_on_from_its_last_checkpoint(study: Study, 
             pass
         os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    assert killed.checkpoints() == [[first.id]]
+    assert killed.cohorts_begun() == [[first.id]]
     assert counts(run(study, store=killed, workers=1, device="cpu")) == (1, 0, 0, 0)
     assert numbers(study, killed) == numbers(study, whole)
-    assert killed.checkpoints() == []
+    assert killed.cohorts_begun() == []
 
 
 def test_a_cohort_that_fails_loses_its_checkpoint(
@@ -256,6 +256,6 @@ def test_a_checkpoint_is_found_by_the_trials_of_its_cohort_in_their_order(study:
         path = store.checkpoint_folder(ids) / f"{epoch:06d}" / "progress.json"
         path.parent.mkdir(parents=True)
         path.write_text(content)
-    assert store.checkpoints() == []
+    assert store.cohorts_begun() == []
     path.write_text(json.dumps({"ids": ids}))
-    assert store.checkpoints() == [ids]
+    assert store.cohorts_begun() == [ids]

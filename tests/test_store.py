@@ -141,16 +141,16 @@ def claim_of(store: Store, trial_id: str, **holder: Any) -> Path:
 
 
 def test_a_claim_excludes_others_until_it_is_released(store: Store) -> None:
-    assert store.claim("a")
-    assert not store.claim("a")
+    assert store.claim(["a"])
+    assert not store.claim(["a"])
     store.release("a")
-    assert store.claim("a")
+    assert store.claim(["a"])
 
 
 def test_a_trial_with_a_result_is_not_claimed_again(store: Store) -> None:
     result = make_result()
     store.save(result)
-    assert not store.claim(result.id)
+    assert not store.claim([result.id])
 
 
 def test_a_claim_of_a_process_that_is_gone_is_taken_over_at_once(store: Store) -> None:
@@ -160,20 +160,20 @@ def test_a_claim_of_a_process_that_is_gone_is_taken_over_at_once(store: Store) -
     while process_start(dead.pid) is not None:  # a zombie, until it is waited for
         pass
     claim_of(store, "a", pid=dead.pid, started=started)
-    assert store.claim("a")
+    assert store.claim(["a"])
     dead.wait()
 
 
 def test_a_process_id_that_was_used_again_is_not_taken_for_the_runner_that_had_it(store: Store) -> None:
     claim_of(store, "a", pid=os.getpid(), started="long ago")
-    assert store.claim("a")
+    assert store.claim(["a"])
 
 
 def test_a_clock_that_jumps_does_not_take_a_trial_from_a_living_process(store: Store) -> None:
     path = claim_of(store, "a")
     for seconds in (-1e6, 1e6):
         os.utime(path, (time.time() + seconds,) * 2)
-        assert not store.claim("a")
+        assert not store.claim(["a"])
 
 
 def test_a_claim_of_another_machine_stands_while_its_heart_beats_whatever_the_clock_says(
@@ -181,7 +181,7 @@ def test_a_claim_of_another_machine_stands_while_its_heart_beats_whatever_the_cl
 ) -> None:
     monkeypatch.setattr("normlab.store.HEARTBEAT_SECONDS", 0.3)
     path = claim_of(store, "a", machine="another")
-    assert not store.claim("a")
+    assert not store.claim(["a"])
     os.utime(path, (1.0, 1.0))  # as if by a clock far behind ours
 
     def beat() -> None:
@@ -191,10 +191,10 @@ def test_a_claim_of_another_machine_stands_while_its_heart_beats_whatever_the_cl
 
     beating = threading.Thread(target=beat)
     beating.start()
-    assert not store.claim("a")
+    assert not store.claim(["a"])
     beating.join()
-    assert store.claim("a")  # no beat any more
-    assert not store.claim("a")
+    assert store.claim(["a"])  # no beat any more
+    assert not store.claim(["a"])
 
 
 def test_runners_that_find_the_same_claims_left_behind_never_both_take_one(store: Store) -> None:
@@ -203,7 +203,7 @@ def test_runners_that_find_the_same_claims_left_behind_never_both_take_one(store
     script = (
         "import sys; from pathlib import Path; from normlab.store import Store\n"
         "store = Store(Path(sys.argv[1])); sys.stdin.readline()\n"
-        "print([i for i in range(40) if store.claim(f'trial{i}')]); sys.stdout.flush(); sys.stdin.readline()"
+        "print([i for i in range(40) if store.claim([f'trial{i}'])]); sys.stdout.flush(); sys.stdin.readline()"
     )
     runners = [
         subprocess.Popen(

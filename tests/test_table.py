@@ -220,7 +220,7 @@ def test_failed_running_and_damaged_trials_are_told_apart_with_their_reasons(sto
     ids = [record.trial.id for record in read_table(study, store, fingerprint).arms[0].trials]
     (store.root / "trials" / ids[0] / "result.json").write_text('{"format": 1, "id": ')
     store.record_failure(ids[1], "out of memory")
-    store.claim(ids[2])
+    store.claim([ids[2]])
     table = read_table(study, store, fingerprint)
     records = table.arms[0].trials
     assert [record.state for record in records] == ["damaged", "failed", "running"]

@@ -89,7 +89,7 @@ def test_what_a_killed_run_left_behind_is_found_and_removed_unless_a_runner_live
     done = store.checkpoint_folder([make_result(0).id]) / "0000000001"
     done.mkdir(parents=True)
     (done / "progress.json").write_text(json.dumps({"ids": [make_result(0).id]}))
-    store.claim("under way")
+    store.claim(["under way"])
     assert check(store).leftovers == []
     store.release("under way")
     assert len(check(store).leftovers) == 2

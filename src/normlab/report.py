@@ -310,6 +310,8 @@ def provenance_rows(table: StudyTable) -> list[dict[str, str]]:
     results = [record.result for record in table.records().values() if record.result is not None]
     for result in results:
         for key, value in dict(result.provenance).items():
+            if key == "cohort":  # its name; the sizes stand beside it
+                continue
             found.setdefault(str(key), []).append(value)
     rows = [
         {"entry": words(key), "value": _provenance_words(key, [v for v in values if v not in (None, "")])}

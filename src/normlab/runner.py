@@ -2,8 +2,8 @@
 
 Workers are `python -m normlab.worker` processes that speak JSON lines; they train and return, and only the runner
 writes the store, checkpoints apart. What is finished is never lost, and what was under way goes on in the next run from
-its last checkpoint. A cohort that fails is halved until the trial at fault stands alone; a trial whose worker died or
-fell silent gets a second try; what fails then is failed, with its reason, and the rest goes on.
+its last checkpoint. A cohort whose worker died or fell silent gets a second try; one that fails is halved until the
+trial at fault stands alone, which is failed with its reason, and the rest goes on.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ WORTH_MEASURING = 1e10  # FLOPs a worker: a second of work, at the pace of small
 GRACE_SECONDS = 30.0  # after the deadline, to end what a step or an evaluation takes
 CLOSING_SECONDS = 5.0  # for workers that are interrupted, to save where they stand
 SILENCE_SECONDS = 900.0  # chosen: a worker sends a line with every batch that takes longer than half a second
-MAX_TRIES = 2  # of a trial alone, where its worker died or fell silent; an error of its own would only come again
+MAX_TRIES = 2  # where a worker died or fell silent; an error of the trial's own would only come again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,17 +171,30 @@ def _train(
 
 
 def _resumable(plan: Plan, store: Store) -> list[list[Trial]]:
-    """The cohorts that have a checkpoint and are missing as a whole, in the order of the plan."""
-    missing = plan.missing()
-    position = {trial.id: i for i, trial in enumerate(missing)}
+    """The cohorts that were begun and are of this plan, in its order; some of their trials may be finished already,
+    where a runner was killed while it saved the results."""
+    missing = {trial.id for trial in plan.missing()}
+    position = {trial.id: i for i, trial in enumerate(plan.trials)}
     found: list[list[str]] = []
-    for ids in store.checkpoints():
-        if any(plan.states.get(trial_id) in {"finished", "diverged"} for trial_id in ids):
-            store.remove_checkpoint(ids)  # left behind by a runner that was killed while it saved the results
-        elif all(trial_id in position for trial_id in ids) and not any(set(ids) & set(other) for other in found):
+    for ids in store.cohorts_begun():
+        if all(plan.states.get(trial_id) in {"finished", "diverged"} for trial_id in ids):
+            store.remove_checkpoint(ids)
+        elif (
+            all(trial_id in position for trial_id in ids)
+            and all(trial_id in missing or _is_of(trial_id, ids, store) for trial_id in ids)
+            and not any(set(ids) & set(other) for other in found)
+        ):
             found.append(ids)
     found.sort(key=lambda ids: position[ids[0]])
-    return [[missing[position[trial_id]] for trial_id in ids] for ids in found]
+    return [[plan.trials[position[trial_id]] for trial_id in ids] for ids in found]
+
+
+def _is_of(trial_id: str, ids: Sequence[str], store: Store) -> bool:
+    """Whether a finished trial was trained in this very cohort."""
+    with contextlib.suppress(ValueError):
+        result = store.load(trial_id)
+        return result is not None and result.provenance.get("cohort") == store.checkpoint_folder(ids).name
+    return False
 
 
 def resolve_device(device: str) -> str:
@@ -248,7 +261,7 @@ class _Run:
         self.total_flops = sum(plan.flops[trial.id] for trial in plan.missing())
         self.done_flops, self.done_images = 0.0, 0
         self.claims: set[str] = set()
-        self.tries: Counter[str] = Counter()
+        self.tries: Counter[tuple[str, ...]] = Counter()  # of a cohort, by its trials
         self.resumed_flops, self.resumed_images = 0.0, 0  # of those done, what earlier runs did
         self.meter = EnergyMeter()
         self.environment = environment()  # now, before anyone edits the code while it runs
@@ -364,10 +377,11 @@ class _Run:
     def _assign(self, worker: _Worker) -> None:
         """Gives a worker the next cohort whose trials can all be claimed."""
         for chunk in self._next_chunks():
-            claimed = [trial for trial in chunk if self._claim(trial)]
-            self.summary.elsewhere += len(chunk) - len(claimed)
+            claimed = self._claim(chunk)
             if not claimed:
                 continue
+            if len(claimed) > 1:
+                self.store.begin_cohort([trial.id for trial in claimed])
             worker.held, worker.progress, worker.joules, worker.heard = claimed, {}, 0.0, time.monotonic()
             worker.started = datetime.now(UTC).isoformat(timespec="seconds")
             specs = [trial.spec.model_dump(mode="json") for trial in claimed]
@@ -381,11 +395,14 @@ class _Run:
             _ask(worker, request | {"deadline": self.deadline})
             return
 
-    def _claim(self, trial: Trial) -> bool:
-        if not self.store.claim(trial.id):
-            return False
-        self.claims.add(trial.id)
-        return True
+    def _claim(self, chunk: list[Trial]) -> list[Trial]:
+        """What can be claimed of a cohort; all or none of one that was begun before, with what it has finished."""
+        is_begun = self.store.checkpoint_folder([trial.id for trial in chunk]).exists()
+        open_ids = [trial.id for trial in chunk if self.plan.states[trial.id] not in {"finished", "diverged"}]
+        taken = set(self.store.claim(open_ids, all_or_none=is_begun))
+        self.claims |= taken
+        self.summary.elsewhere += len(open_ids) - len(taken)
+        return [trial for trial in chunk if trial.id in taken or (taken and trial.id not in open_ids)]
 
     def _release(self, trial_id: str) -> None:
         self.store.release(trial_id)
@@ -398,21 +415,26 @@ class _Run:
     def _form_cohorts(self, missing: Sequence[Trial]) -> None:
         """Groups what is missing. Without a size from the user, each kind of trial that will take its time is tried
         out on all workers at once, as they will run; every worker then gets its share of the kind."""
-        if self.cohort is not None:
-            self.waiting += cohorts(missing, lambda spec: self.cohort or 1)
-            return
         sizes: dict[tuple[object, ...], int] = {}
         for group in cohort_groups(missing):
             spec, most = group[0].spec, math.ceil(len(group) / self.num_workers)
-            best = 1
-            if most > 1 and sum(self.plan.flops[trial.id] for trial in group) > WORTH_MEASURING * self.num_workers:
+            best = self.cohort or 1
+            if (
+                self.cohort is None
+                and most > 1
+                and sum(self.plan.flops[trial.id] for trial in group) > WORTH_MEASURING * self.num_workers
+            ):
                 machine = (
                     f"{self.environment['processor']} {self.environment['torch']} {self.device} {self.num_workers}"
                 )
                 known = f"cohort {machine} {speed_class(spec)}"
                 best = int(cache.remembered(known, lambda spec=spec: str(self._measure(spec))))  # type: ignore[misc]
-            sizes[cohort_key(spec)] = min(best, most)
-        self.waiting += cohorts(missing, lambda spec: sizes[cohort_key(spec)])
+            sizes[cohort_key(spec)] = best if self.cohort is not None else min(best, most)
+        formed = cohorts(missing, lambda spec: sizes[cohort_key(spec)])
+        for chunk in formed:
+            if len(chunk) > 1:
+                self.store.begin_cohort([trial.id for trial in chunk])
+        self.waiting += formed
 
     def _measure(self, spec: TrialSpec) -> int:
         """The size of cohort that most workers, measuring at the same time, find fastest."""
@@ -461,8 +483,10 @@ class _Run:
             return
         held, worker.held = worker.held, []
         if "outcomes" in message:
+            cohort = self.store.checkpoint_folder([trial.id for trial in held]).name
             for trial, outcome in zip(held, message["outcomes"], strict=True):
-                self._save(worker, trial, outcome, len(held))
+                if self.plan.states[trial.id] not in {"finished", "diverged"}:
+                    self._save(worker, trial, outcome, {"cohort_size": len(held), "cohort": cohort})
             self.store.remove_checkpoint([trial.id for trial in held])
         elif "stopped" in message:
             for trial in held:
@@ -483,20 +507,20 @@ class _Run:
         self.resumed_images += progress["resumed_images"]
         self.resumed_flops += share * sum(self.plan.flops[trial.id] for trial in held)
 
-    def _save(self, worker: _Worker, trial: Trial, outcome: dict[str, Any], cohort_size: int) -> None:
+    def _save(self, worker: _Worker, trial: Trial, outcome: dict[str, Any], cohort: dict[str, Any]) -> None:
         details = details_from_json(json.dumps(outcome["details"]))
         provenance = self.environment | {
             "device": self.device,
             "threads": 1 if self.device == "cpu" else 2,
             "workers": len(self.workers),
-            "cohort_size": cohort_size,
+            **cohort,
             "started": worker.started,
             "seconds": round(outcome["seconds"], 3),
-            "images_per_second": round(outcome["images"] * cohort_size / outcome["seconds"], 1),
+            "images_per_second": round(outcome["images"] * cohort["cohort_size"] / outcome["seconds"], 1),
             "flops": self.plan.flops[trial.id],
         }
         if worker.joules is not None:  # of the processor, as far as this machine tells
-            provenance["joules"] = round(worker.joules / cohort_size, 3)
+            provenance["joules"] = round(worker.joules / cohort["cohort_size"], 3)
         diverged = outcome["diverged_epoch"] is not None
         result = Result(
             id=trial.id,
@@ -519,22 +543,22 @@ class _Run:
         self.done_images += outcome["images"]
 
     def _fail(self, held: list[Trial], reason: str, *, again: bool) -> None:
-        """Halves a cohort, so that the fault of one is not that of all; fails a trial that stands alone, unless it may
-        try `again`, from its last checkpoint."""
-        for trial in held:
-            self._release(trial.id)
-        if len(held) > 1:
-            self.store.remove_checkpoint([trial.id for trial in held])
-            self.waiting[:0] = [held[: len(held) // 2], held[len(held) // 2 :]]
-            return
-        (trial,) = held
-        self.tries[trial.id] += 1
-        if again and self.tries[trial.id] < MAX_TRIES:
+        """Where it may, tries `again` from the last checkpoint. Else halves a cohort, so that the fault of one is not
+        that of all, and fails a trial that stands alone."""
+        ids = [trial.id for trial in held]
+        for trial_id in ids:
+            self._release(trial_id)
+        tries = self.tries[tuple(ids)] = self.tries[tuple(ids)] + 1
+        if again and tries < MAX_TRIES:
             self.waiting.insert(0, held)
             return
-        tries = self.tries[trial.id]
+        self.store.remove_checkpoint(ids)
+        if len(held) > 1:
+            rest = [trial for trial in held if self.plan.states[trial.id] not in {"finished", "diverged"}]
+            self.waiting[:0] = [half for half in (rest[: len(rest) // 2], rest[len(rest) // 2 :]) if half]
+            return
+        (trial,) = held
         self.summary.failures[trial.id] = reason = f"{reason} ({tries} tries)" if tries > 1 else reason
-        self.store.remove_checkpoint([trial.id])
         self.store.record_failure(trial.id, reason)
         self.done_flops += self.plan.flops[trial.id]
         if self.fail_fast:

@@ -5,7 +5,8 @@
     STORE/.lock                                         held while a claim is made
     STORE/running/TRIAL_ID.json                         a claim: whose, and by its time the last heartbeat
     STORE/failed/TRIAL_ID.json                          the reason of the last failure; removed by a success
-    STORE/checkpoints/COHORT/EPOCH/                     how far a cohort is (checkpoint.py); removed when it is done
+    STORE/checkpoints/COHORT/cohort.json                the trials of a cohort under way, in their order
+    STORE/checkpoints/COHORT/STEPS/                     how far it is (checkpoint.py); both removed when it is done
 
 A result appears by one rename, complete or not at all. Stores merge by copying.
 """
@@ -129,20 +130,26 @@ class Store:
 
     # Claims
 
-    def claim(self, trial_id: str) -> bool:
-        """Takes a trial for this runner. False where another holds it and lives, or where it has a result by now.
+    def claim(self, trial_ids: Sequence[str], *, all_or_none: bool = False) -> list[str]:
+        """Takes trials for this runner, and returns those it got: not what another holds who lives, nor what has a
+        result by now; with `all_or_none` nothing where that would not be all.
 
         A claim of another machine that looks left behind is watched for two heartbeats first: a clock may have jumped.
         """
-        holder = self._holder(trial_id)
-        looks_left = bool(holder) and not _is_here(holder) and not self.is_claimed(trial_id)
-        if looks_left and self._moves(trial_id, holder):
-            return False
+        moving = {trial_id for trial_id in trial_ids if self._looks_left(trial_id) and self._moves(trial_id)}
         with self._locked():
-            if self.is_claimed(trial_id) or (self._folder(trial_id) / "result.json").exists():
-                return False
-            self._claim(trial_id).write_text(json.dumps(process_identity()))
-        return True
+            free = [
+                trial_id
+                for trial_id in trial_ids
+                if trial_id not in moving
+                and not self.is_claimed(trial_id)
+                and not (self._folder(trial_id) / "result.json").exists()
+            ]
+            if all_or_none and len(free) < len(trial_ids):
+                return []
+            for trial_id in free:
+                self._claim(trial_id).write_text(json.dumps(process_identity()))
+        return free
 
     def is_claimed(self, trial_id: str) -> bool:
         """Whether a runner holds a trial and lives: one of this machine if its process does, whatever the clock says;
@@ -164,8 +171,14 @@ class Store:
             return {}
         return holder if isinstance(holder, dict) else {}
 
-    def _moves(self, trial_id: str, holder: Mapping[str, Any]) -> bool:
+    def _looks_left(self, trial_id: str) -> bool:
+        """Whether a runner of another machine holds a claim, and seems to be gone."""
+        holder = self._holder(trial_id)
+        return bool(holder) and not _is_here(holder) and not self.is_claimed(trial_id)
+
+    def _moves(self, trial_id: str) -> bool:
         """Whether a claim's time moves within two heartbeats; if not, all that its runner held is free."""
+        holder = self._holder(trial_id)
         until, path = time.monotonic() + 2.2 * HEARTBEAT_SECONDS, self._claim(trial_id)
         with contextlib.suppress(FileNotFoundError):
             before = path.stat().st_mtime
@@ -201,11 +214,20 @@ class Store:
         others = f"+{sha256(json.dumps(list(ids)).encode())[:12]}" if len(ids) > 1 else ""
         return self.root / "checkpoints" / (ids[0] + others)
 
-    def checkpoints(self) -> list[list[str]]:
-        """The trials, in order, of each cohort that has a checkpoint whose progress can be read."""
+    def begin_cohort(self, ids: Sequence[str]) -> None:
+        """Writes down which trials are trained together, so that they are again should this be cut short: in other
+        company, rounding would be another."""
+        folder = self.checkpoint_folder(ids)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "cohort.json").exists():
+            _write_durably(folder / f".new-{os.getpid()}", json.dumps({"ids": list(ids)}).encode())
+            os.replace(folder / f".new-{os.getpid()}", folder / "cohort.json")
+
+    def cohorts_begun(self) -> list[list[str]]:
+        """The trials, in order, of each cohort that was begun and is not done, or has a checkpoint that can be read."""
         found = []
         for folder in sorted((self.root / "checkpoints").glob("*")):
-            for path in sorted(folder.glob("[0-9]*/progress.json"), reverse=True):
+            for path in [folder / "cohort.json", *sorted(folder.glob("[0-9]*/progress.json"), reverse=True)]:
                 with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
                     ids = json.loads(path.read_bytes())["ids"]
                     if self.checkpoint_folder(ids) == folder:

@@ -55,7 +55,7 @@ def check(store: Store, *, repair: bool = False) -> Check:
         *store.root.glob("checkpoints/*/.new-*"),
     ]
     places += [
-        store.checkpoint_folder(ids) for ids in store.checkpoints() if all(trial_id in finished for trial_id in ids)
+        store.checkpoint_folder(ids) for ids in store.cohorts_begun() if all(trial_id in finished for trial_id in ids)
     ]
     running = any(store.is_claimed(path.stem) for path in store.root.glob("running/*.json"))
     for place in [] if running else places:  # a runner's own are no leftovers
