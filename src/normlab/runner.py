@@ -315,13 +315,7 @@ class _Run:
         for worker in self.workers:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 worker.process.wait(max(0.0, until - time.monotonic()))
-            with contextlib.suppress(OSError):
-                worker.process.kill()
-            worker.process.wait()
-            for pipe in (worker.process.stdin, worker.process.stdout, worker.log):
-                with contextlib.suppress(OSError):
-                    if pipe is not None:
-                        pipe.close()
+            _end(worker)
         for trial_id in list(self.claims):  # also of a trial that an interrupt caught between two hands
             self._release(trial_id)
         if self.weights_folder:
@@ -336,7 +330,7 @@ class _Run:
             share = worker.progress["done_images"] / worker.progress["total_images"]
             flops += share * sum(self.plan.flops[trial.id] for trial in worker.held)
         speed = (flops - self.resumed_flops) / elapsed if elapsed else 0.0
-        losses = [w.progress["loss"] for w in busy]
+        losses = [w.progress["loss"] for w in busy if w.progress["loss"] is not None]
         accuracies = [w.progress["accuracy"] for w in busy if w.progress["accuracy"] is not None]
         summary = self.summary
         return RunStatus(
@@ -456,8 +450,10 @@ class _Run:
                 continue
             if worker in asked:
                 asked.remove(worker)
-                answers.append(json.loads(line).get("cohort", 1) if line else 1)  # what failed or died is left alone
-                if not line:
+                message = json.loads(line) if line else {}
+                answers.append(message.get("cohort", 1))  # what failed or died is left alone
+                if "cohort" not in message:
+                    _end(worker)
                     self.workers[self.workers.index(worker)] = self._start_worker()
         return statistics.median_low(answers)
 
@@ -468,7 +464,7 @@ class _Run:
         if worker not in self.workers:
             return
         worker.heard = time.monotonic()
-        message: dict[str, Any] = json.loads(line) if line else {"failed": _death(worker), "dead": True}
+        message: dict[str, Any] = json.loads(line) if line else {"failed": _death(worker), "again": True}
         if "progress" in message:
             if not worker.progress:
                 self._count_resumed(worker.held, message["progress"])
@@ -493,9 +489,10 @@ class _Run:
                 self._release(trial.id)
             self.summary.stopped += len(held)
         elif held:
-            self._fail(held, message["failed"], again="dead" in message)
-        if "dead" in message:
+            self._fail(held, message["failed"], again="again" in message)
+        if "failed" in message:  # it is gone, or ends itself
             self.workers.remove(worker)
+            _end(worker)
             if not (self.waiting and held):  # a worker that dies before it was given work would die for ever
                 return
             worker = self._start_worker()
@@ -570,6 +567,17 @@ def _ask(worker: _Worker, request: dict[str, Any]) -> None:
     with contextlib.suppress(BrokenPipeError):  # a dead worker is heard of by its listener
         worker.process.stdin.write(json.dumps(request) + "\n")
         worker.process.stdin.flush()
+
+
+def _end(worker: _Worker) -> None:
+    """Kills a worker if it lives, and closes what led to it."""
+    with contextlib.suppress(OSError):
+        worker.process.kill()
+    worker.process.wait()
+    for pipe in (worker.process.stdin, worker.process.stdout, worker.log):
+        with contextlib.suppress(OSError):
+            if pipe is not None:
+                pipe.close()
 
 
 def _free_bytes() -> float:

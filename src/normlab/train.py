@@ -38,7 +38,7 @@ class Progress:
     done_images: int
     total_images: int
     resumed_images: int  # of those done, what an earlier process did
-    loss: float
+    loss: float | None  # None before there is one in this process
     accuracy: float | None  # of the last test evaluation
 
 
@@ -98,7 +98,7 @@ def train(
     resumed = load(checkpoint, ids, network, training_step.optimizer, warn) if checkpoint else None
     state, within = resumed or (_initial_state(ids, network, train_set), {})
     glance = partial(Progress, total_images=total_images, resumed_images=state.images)
-    latest = glance(done_images=state.images, loss=math.nan, accuracy=state.accuracy)
+    latest = glance(done_images=state.images, loss=None, accuracy=state.accuracy)
     began -= state.seconds
     last_report, last_save, evaluation = 0.0, time.monotonic(), None
 

@@ -5,7 +5,8 @@ It speaks JSON lines.
     {"specs": [...], "weights": folder or null, "checkpoint": folder, "checkpoint_seconds": between two, "deadline":
      seconds since 1970 or null, "epochs": whether each is told of}
     → {"progress": ...}, {"epoch": curves, "trial": place in the cohort}, {"warning": text}, and in the end
-      {"outcomes": [...]}, {"stopped": true} at the deadline or after SIGTERM, with a checkpoint, or {"failed": reason}
+      {"outcomes": [...]}, {"stopped": true} at the deadline or after SIGTERM, with a checkpoint, or {"failed": reason},
+      after which it ends
 
     {"measure": spec, "memory": bytes, "most": N}
     → {"cohort": how many trials of this kind, at most N, train fastest together}
@@ -55,7 +56,15 @@ def main(device: str, threads: int) -> None:
                 return
         except Exception as error:  # whatever it is, it belongs to these trials alone
             traceback.print_exc()
-            _send(channel, {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"})
+            _send(channel, {"failed": _reason(error)})
+            return  # what is left of a failure, such as its memory, goes with the process
+
+
+def _reason(error: Exception) -> str:
+    """An error in one line."""
+    text = " ".join(str(error).split())[:500]
+    is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text
+    return f"{'out of memory: ' if is_memory else ''}{type(error).__name__}: {text}"
 
 
 def prepare_process(threads: int) -> None:

@@ -1,0 +1,416 @@
+"""Faults caused for real: processes killed, stopped and starved, disks filled. What is finished stays."""
+
+import contextlib
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from normlab.plan import make_plan
+from normlab.processes import process_start
+from normlab.runner import run
+from normlab.store import Store
+from normlab.study import Study
+from tests.conftest import Run
+from tests.test_cli import kill_worker, wait_for_claim, worker_of
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc, and limits them")
+
+STUDY = """\
+question: Does it survive?
+base:
+  data: digits
+  split: fraction
+  train_images: 400
+  network: 6K-2C2B-16D-Dropout0.5-10D
+  epochs: 14
+factors:
+  norm: [batch, renorm]
+seeds: 6
+"""
+COHORT = ("--cohort", "3", "--checkpoint-seconds", "0.2", "--save-weights")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+def start(study: Path, *arguments: object, limit: Callable[[], None] = lambda: None) -> "subprocess.Popen[str]":
+    """A run in the background that hears Ctrl-C; `limit` is called in it before it begins."""
+
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        limit()
+
+    return subprocess.Popen(
+        [sys.executable, "-m", "normlab", "run", str(study), *map(str, arguments)],
+        cwd=study.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=prepare,
+    )  # fmt: skip
+
+
+def fingerprints(store: Path) -> dict[str, Any]:
+    """What two stores of the same study must share: metrics, curves, confusion and weights, hash by hash."""
+    found = {}
+    for path in sorted(store.glob("trials/[!.]*/result.json")):
+        tree = json.loads(path.read_text())
+        found[tree["id"]] = (tree["status"], tree["metrics"], tree["files"])
+    return found
+
+
+def assert_clean(store: Path) -> None:
+    assert list(store.glob("running/*")) == []
+    assert [path for path in store.glob("trials/.*") if ".damaged" not in path.name] == []
+    assert list(store.glob("checkpoints/*")) == []
+
+
+# Kills
+
+
+def soak(study: Path, normlab: Run, kills: int, seed: int) -> None:
+    """Kills runners and workers at random instants until so many are done; then the store is that of a quiet run."""
+    quiet, stormy = study.parent / "quiet", study.parent / "stormy"
+    assert normlab("run", study, *COHORT, "--store", quiet).returncode == 0
+    draw, done = random.Random(seed), 0
+    while done < kills:
+        process = start(study, *COHORT, "--store", stormy)
+        time.sleep(draw.uniform(0.3, 5.0))
+        if process.poll() is None:
+            worker = worker_of(process)
+            if worker is not None and draw.random() < 0.3:
+                kill_worker(process, worker)
+                time.sleep(draw.uniform(0.0, 1.0))
+            process.kill()
+            done += 1
+        elif done:  # all is done: what is left of the kills begins anew
+            assert fingerprints(stormy) == fingerprints(quiet)
+            stormy = study.parent / f"stormy{done}"
+        process.communicate()
+    last = normlab("run", study, *COHORT, "--store", stormy)
+    assert last.returncode == 0, last.stderr
+    assert fingerprints(stormy) == fingerprints(quiet)
+    assert len(fingerprints(quiet)) == 12
+    assert_clean(stormy)
+
+
+@pytest.mark.fault(1)
+@pytest.mark.fault(5)
+def test_a_study_killed_at_random_instants_ends_as_an_undisturbed_one_hash_by_hash(study: Path, normlab: Run) -> None:
+    soak(study, normlab, kills=3, seed=int.from_bytes(os.urandom(4)) if not os.environ.get("CI") else 0)
+
+
+@pytest.mark.slow
+@pytest.mark.fault(1)
+def test_a_study_killed_at_fifty_random_instants_ends_as_an_undisturbed_one(study: Path, normlab: Run) -> None:
+    soak(study, normlab, kills=50, seed=1)
+
+
+@pytest.mark.fault(2)
+@pytest.mark.parametrize("what", ["result", "checkpoint"])
+def test_a_kill_between_writing_and_renaming_leaves_what_was_there_before(tmp_path: Path, what: str) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from tests.test_faults import write_one\n"
+        "write_one(Path(sys.argv[1]), sys.argv[2], 1)\n"
+        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_one(Path(sys.argv[1]), sys.argv[2], 2)\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", script, tmp_path, what], cwd=Path(__file__).parent.parent, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.rglob(".new-*"))) == 1
+    if what == "result":
+        from tests.test_store import make_result
+
+        store = Store(tmp_path)
+        assert store.load(make_result(1).id, details=True) is not None
+        assert store.load(make_result(2).id) is None
+    else:
+        from tests.test_checkpoint import resumed
+        from tests.test_train import spec
+
+        warnings: list[str] = []
+        assert resumed([spec(epochs=2)], tmp_path / "c", warnings)[1] == spec().batch_size
+        assert warnings == []
+
+
+def write_one(folder: Path, what: str, number: int) -> None:
+    """A result of its own, or a checkpoint after so many steps."""
+    from normlab.train import Stopped, train
+    from tests.test_store import make_result
+    from tests.test_train import CPU, make_split, spec
+
+    if what == "result":
+        store = Store(folder)
+        store.require_writable()
+        store.save(make_result(number))
+        return
+    steps = iter(range(number))
+    with contextlib.suppress(Stopped):
+        train([spec(epochs=2)], make_split(), device=CPU, checkpoint=folder / "c", checkpoint_seconds=1e9,
+              is_over=lambda: next(steps) == number - 1)  # fmt: skip
+
+
+@pytest.mark.fault(4)
+def test_an_interrupt_saves_where_training_stands_and_a_second_one_does_no_harm(study: Path, normlab: Run) -> None:
+    store = study.parent / "normlab-store"
+    arguments = ("seeds=1", "norm=batch", "epochs=400", "--checkpoint-seconds", "1000")
+    process = start(study, *arguments)
+    wait_for_claim(store)
+    time.sleep(2.0)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    process = start(study, *arguments)
+    wait_for_claim(store)
+    time.sleep(3.0)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert max(int(checkpoint.name) for checkpoint in store.glob("checkpoints/*/0*")) > 1
+    assert list(store.glob("running/*")) == []
+
+
+@pytest.mark.fault(5)
+@pytest.mark.fault(14)
+def test_workers_end_with_their_runner_and_its_trials_are_free_at_once(study: Path, normlab: Run) -> None:
+    process = start(study, "epochs=2000", "-j", "1")
+    wait_for_claim(study.parent / "normlab-store")
+    worker = worker_of(process)
+    assert worker is not None
+    process.kill()
+    process.communicate()
+    until = time.monotonic() + 5
+    while process_start(worker) is not None:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert list((study.parent / "normlab-store").glob("running/*.json"))
+    assert "running" in normlab("status", study, "epochs=2000").stdout
+    done = normlab("run", study, "epochs=1")  # the same trials but for their length: nothing waits for a minute
+    assert done.returncode == 0
+
+
+# Many at once
+
+
+def assert_shared(study: Path, runners: int, kills: int, seed: int) -> None:
+    """Several runners on one store, some killed: every trial is trained, and by those that lived at most once."""
+    store, draw = study.parent / "store", random.Random(seed)
+    arguments = (study, "seeds=8", "epochs=6", "--cohort", "1", "-j", "1", "--store", store, "--json")
+    processes = [start(*arguments) for _ in range(runners)]
+    trained = 0
+    while processes:
+        time.sleep(draw.uniform(0.5, 2.0))
+        living = [process for process in processes if process.poll() is None]
+        for process in set(processes) - set(living):
+            output, errors = process.communicate()
+            assert process.returncode == 0, errors
+            trained += json.loads(output)["trained"]
+        processes = living
+        if kills and living:
+            victim = draw.choice(living)
+            victim.kill()
+            victim.communicate()
+            kills -= 1
+            processes = [process for process in living if process is not victim] + [start(*arguments)]
+    assert len(fingerprints(store)) == 16
+    assert trained <= 16
+    starts = [json.loads(path.read_text())["provenance"]["started"] for path in store.glob("trials/*/result.json")]
+    assert len(starts) == 16
+    assert list(store.glob("running/*")) == []
+
+
+@pytest.mark.fault(13)
+def test_two_runners_share_a_study_and_train_no_trial_twice(study: Path) -> None:
+    store = study.parent / "store"
+    arguments = ("seeds=4", "epochs=6", "--cohort", "1", "-j", "1", "--store", store, "--json")
+    outputs = [process.communicate()[0] for process in [start(study, *arguments), start(study, *arguments)]]
+    counts = [json.loads(output) for output in outputs]
+    assert sum(count["trained"] for count in counts) == 8
+    assert len(fingerprints(store)) == 8
+    assert list(store.glob("running/*")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.fault(13)
+def test_four_runners_with_random_kills_finish_every_trial_once(study: Path) -> None:
+    assert_shared(study, runners=4, kills=8, seed=3)
+
+
+# Disks
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of a few hundred kilobytes."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", place], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a disk of its own needs the right to mount one")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.mark.fault(16)
+def test_a_full_disk_loses_nothing_that_is_finished_and_the_run_goes_on_when_there_is_room(
+    study: Path, small_disk: Path, normlab: Run
+) -> None:
+    whole = study.parent / "whole"
+    arguments = ("norm=batch", "seeds=12", "epochs=3", "--cohort", "1", "-j", "1")
+    assert normlab("run", study, *arguments, "--store", whole).returncode == 0
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(350_000))
+    full = normlab("run", study, *arguments, "--store", small_disk / "store")
+    assert (full.returncode, full.stderr.count("Traceback")) == (2, 0)
+    assert "No space left on device" in full.stderr
+    before = fingerprints(small_disk / "store")
+    assert 0 < len(before) < 12
+    assert not list((small_disk / "store" / "trials").glob(".*"))
+    ballast.unlink()
+    assert normlab("run", study, *arguments, "--store", small_disk / "store").returncode == 0
+    assert fingerprints(small_disk / "store") == fingerprints(whole)
+
+
+@pytest.mark.fault(16)
+def test_a_checkpoint_that_cannot_be_written_costs_the_way_back_and_not_the_training(study: Path) -> None:
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+
+    arguments = ("norm=batch", "seeds=1", "epochs=20", "network=16K-2C2B-64D-10D", "--checkpoint-seconds", "0.2")
+    process = start(study, *arguments, limit=limit)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "warning: checkpoint" in errors
+    assert "cannot be written (File too large); training goes on without it" in errors
+    assert "trained 1 trial" in errors
+    assert_clean(study.parent / "normlab-store")
+
+
+# Memory and hangs
+
+
+@pytest.mark.fault(23)
+def test_a_cohort_that_does_not_fit_into_memory_is_halved_and_what_never_fits_is_failed(study: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+
+    together = (
+        "norm=batch",
+        "seeds=8",
+        "epochs=1",
+        "network=100K-1C1B-10D",
+        "batch_size=400",
+        "train_images=1400",
+        "--cohort",
+        "8",
+        "-j",
+        "1",
+    )
+    process = start(study, *together, limit=limit)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    sizes = {
+        json.loads(path.read_text())["provenance"]["cohort_size"]
+        for path in study.parent.glob("normlab-store/trials/*/result.json")
+    }
+    assert sizes
+    assert max(sizes) < 8
+    process = start(study, "norm=batch", "seeds=1", "epochs=1", "network=9000K-1C1B-10D", "batch_size=400", limit=limit)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "Traceback" not in errors
+    assert "failed digits-9000K" in errors
+    assert "memory" in errors
+
+
+@pytest.mark.fault(24)
+def test_a_worker_that_says_nothing_is_killed_and_its_trial_tried_again(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("normlab.runner.SILENCE_SECONDS", 2.0)
+    loaded = Study.load(study, overrides=["seeds=1", "norm=batch", "epochs=60"])
+    stopped: list[int] = []
+
+    def stop_worker(status: Any) -> None:
+        """Stops the first worker, once it trains, and every one where `always`."""
+        if status.loss is not None and (always or not stopped):
+            children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+            pids = [int(pid) for pid in children if "normlab.worker" in Path(f"/proc/{pid}/cmdline").read_text()]
+            for pid in pids:
+                if pid not in stopped:
+                    os.kill(pid, signal.SIGSTOP)
+                    stopped.append(pid)
+
+    always = False
+    summary = run(loaded, store=Store(tmp_path / "a"), workers=1, device="cpu", report=stop_worker)
+    assert (summary.trained, summary.failures, len(stopped)) == (1, {}, 1)
+    always = True
+    store = Store(tmp_path / "b")
+    summary = run(loaded, store=store, workers=1, device="cpu", report=stop_worker)
+    ((_, reason),) = summary.failures.items()
+    assert reason == "the worker said nothing for 2 seconds and was killed (2 tries)"
+    assert len(make_plan(loaded, store).missing()) == 1
+
+
+@pytest.mark.fault(39)
+def test_one_trial_that_fails_stops_no_other_unless_that_was_asked_for(study: Path, normlab: Run) -> None:
+    """The image of one trial cannot be had: its network asks for more memory than there is address space."""
+    text = (
+        STUDY.replace("  network: 6K-2C2B-16D-Dropout0.5-10D\n", "")
+        .replace("seeds: 6", "seeds: 1")
+        .replace("epochs: 14", "epochs: 1")
+    )
+    study.write_text(text.replace("norm: [batch, renorm]", "network: [65000K-2C1B-10D, 4K-1C1B-10D, 5K-1C1B-10D]"))
+    done = normlab("run", study, "-j", "1", "--cohort", "1")
+    assert done.returncode == 1
+    assert "trained 2 trials" in done.stderr
+    assert done.stderr.count("failed digits-65000K") == 1
+    fast = normlab("run", study, "-j", "1", "--cohort", "1", "--fail-fast", "--store", "other")
+    assert fast.returncode == 1
+    assert "trained 0 trials" in fast.stderr
+
+
+def test_nothing_listens_and_nothing_calls_home(study: Path, tmp_path: Path, normlab: Run) -> None:
+    """Every connect and bind of every process of a run and a report is written down; there is none."""
+    spy = tmp_path / "spy"
+    spy.mkdir()
+    (spy / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "def hook(event, arguments):\n"
+        "    if event in ('socket.connect', 'socket.bind', 'socket.sendto', 'socket.getaddrinfo'):\n"
+        "        open(os.environ['SPY'], 'a').write(f'{event} {arguments}\\n')\n"
+        "sys.addaudithook(hook)\n"
+    )
+    heard = tmp_path / "heard"
+    environment = {"PYTHONPATH": str(spy), "SPY": str(heard)}
+    probe = subprocess.run([sys.executable, "-c", "import socket; socket.socket().bind(('127.0.0.1', 0))"], check=True,
+                           env={**os.environ, **environment})  # fmt: skip
+    assert probe.returncode == 0
+    assert heard.read_text().startswith("socket.bind")
+    heard.unlink()
+    for arguments in (
+        ("run", study, "seeds=2", "epochs=1"),
+        ("report", study, "seeds=2", "epochs=1"),
+        ("store", "check"),
+    ):
+        assert normlab(*arguments, **environment).returncode == 0
+    assert not heard.exists()
