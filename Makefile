@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test check format bench clean
+.PHONY: quickstart test check format reliability bench clean
 
 quickstart: $(INSTALLED)  ## set up, train the embedded digits, print the table, write the report
 	$(BIN)/normlab run quickstart
@@ -21,6 +21,9 @@ check: $(INSTALLED)  ## format, lint, types
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+reliability: $(INSTALLED)  ## cause every fault, the long soaks too, and write docs/reliability.md
+	$(BIN)/python -m pytest -m fault --reliability docs/reliability.md
 
 bench: $(INSTALLED) .venv-peers/.installed  ## whole studies against what people would use instead, interleaved; over an hour
 	$(BIN)/python -m benchmarks.study --peers .venv-peers/bin/python

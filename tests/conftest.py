@@ -19,6 +19,33 @@ if os.environ.get("CI"):
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--reliability", metavar="FILE", help="Write the table of faults with the results of this run.")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.user_properties += [("fault", mark.args[0]) for mark in item.iter_markers("fault")]
+
+
+_RESULTS: dict[tuple[int, str], set[str]] = {}  # of a fault and a test's name
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" or report.outcome != "passed":
+        name = report.nodeid.removeprefix("tests/").partition("[")[0]
+        for key, number in report.user_properties:
+            if key == "fault":
+                _RESULTS.setdefault((int(number), name), set()).add(report.outcome)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if (target := session.config.getoption("--reliability")) and not hasattr(session.config, "workerinput"):
+        from tests.reliability import page
+
+        Path(target).write_text(page(_RESULTS))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Decoded data goes to a folder of the tests, unless the caller set one."""

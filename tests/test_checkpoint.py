@@ -50,6 +50,8 @@ def bits(outcome: Outcome) -> dict[str, Any]:
     return vars(outcome) | {"weights": weights, "seconds": None}
 
 
+@pytest.mark.fault(10)
+@pytest.mark.fault(11)
 @pytest.mark.parametrize("optimizer", ["adam_keras", "sgd"])
 @pytest.mark.parametrize("norm", ["batch", "renorm", "none"])
 @pytest.mark.parametrize("trials", [1, 3])
@@ -71,6 +73,10 @@ def test_training_stopped_after_every_step_ends_as_if_undisturbed_to_the_bit(
     assert tensors[0] == tensors[1]  # the moments of the optimizer too
 
 
+@pytest.mark.fault(3)
+@pytest.mark.fault(6)
+@pytest.mark.fault(7)
+@pytest.mark.fault(8)
 @pytest.mark.parametrize("damaged", ["state.safetensors", "progress.json"])
 @pytest.mark.parametrize("damage", ["truncated", "altered", "absent"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(damaged: str, damage: str, tmp_path: Path) -> None:
@@ -92,6 +98,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(damaged: str, damag
         assert bits(outcomes[0]) == bits(expected[0])
 
 
+@pytest.mark.fault(2)
 def test_a_checkpoint_written_after_a_damaged_one_replaces_it(tmp_path: Path) -> None:
     specs = [spec(epochs=5)]
     undisturbed(specs, tmp_path)
@@ -102,6 +109,7 @@ def test_a_checkpoint_written_after_a_damaged_one_replaces_it(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["0000000001"]  # of other specs, from the start
 
 
+@pytest.mark.fault(9)
 def test_a_checkpoint_of_other_specs_is_passed_over(tmp_path: Path) -> None:
     undisturbed([spec(epochs=3)], tmp_path / "a")
     undisturbed([spec(epochs=3), spec(epochs=3, seed=1)], tmp_path / "b")
@@ -111,6 +119,7 @@ def test_a_checkpoint_of_other_specs_is_passed_over(tmp_path: Path) -> None:
     assert resumed(other[::-1], tmp_path / "b")[1] == 2 * (2 * 50 + (STEPS - 1) * spec().batch_size)
 
 
+@pytest.mark.fault(9)
 def test_a_checkpoint_that_does_not_fit_the_network_is_passed_over(tmp_path: Path) -> None:
     """As after a change of the code that left the spec's words alone."""
     undisturbed([spec(epochs=3)], tmp_path)
@@ -172,6 +181,7 @@ def run_until_stopped(study: Study, store: Store, *, cohort: int = 1) -> RunSumm
     return summary
 
 
+@pytest.mark.fault(10)
 def test_a_run_stops_at_its_time_limit_and_the_next_ends_with_the_numbers_of_an_undisturbed_one(
     study: Study, tmp_path: Path
 ) -> None:
@@ -209,6 +219,7 @@ def test_a_worker_that_does_not_stop_in_time_is_ended_and_its_trials_stay_missin
     assert len(make_plan(study, store).missing()) == 2
 
 
+@pytest.mark.fault(1)
 def test_training_that_is_killed_goes_on_from_its_last_checkpoint(study: Study, tmp_path: Path) -> None:
     study = Study.load(study.path, overrides=["seeds=1"])
     whole, killed = Store(tmp_path / "whole"), Store(tmp_path / "killed")

@@ -131,6 +131,7 @@ def wait_for_results(store: Path, count: int) -> None:
     raise AssertionError("no results appeared")
 
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(
     study: Path, tmp_path: Path, normlab: Run, stop: signal.Signals, code: int
@@ -153,6 +154,8 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(
     assert done["already_finished"] + done["trained"] == 24
 
 
+@pytest.mark.fault(5)
+@pytest.mark.fault(23)
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the worker through /proc")
 def test_a_trial_whose_worker_is_killed_is_tried_again_once_and_then_fails_alone(
     study: Path, tmp_path: Path, normlab: Run
@@ -191,6 +194,7 @@ def wait_for_claim(store: Path) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.fault(21)
 def test_a_trial_that_diverges_is_a_result_and_counts_at_chance(study: Path, normlab: Run) -> None:
     settings = ["norm=none", "learning_rate=100", "epochs=5", "optimizer=sgd"]
     done = normlab("run", study, *settings)
@@ -220,6 +224,8 @@ BAD_OVERRIDES = [
 ]
 
 
+@pytest.mark.fault(25)
+@pytest.mark.fault(38)
 @pytest.mark.parametrize(("arguments", "words"), BAD_OVERRIDES)
 def test_bad_input_to_a_run_is_one_line_and_exit_code_2(
     study: Path, tmp_path: Path, normlab: Run, arguments: list[str], words: list[str]
@@ -229,6 +235,8 @@ def test_bad_input_to_a_run_is_one_line_and_exit_code_2(
     assert not trials.exists() or not list(trials.iterdir())
 
 
+@pytest.mark.fault(18)
+@pytest.mark.fault(38)
 def test_bad_input_elsewhere_is_one_line_too(study: Path, tmp_path: Path, normlab: Run) -> None:
     assert_refused(normlab("rnu", study), "'rnu'", "did you mean 'run'?")
     assert_refused(normlab("run", "absent.yaml"), "absent.yaml", "quickstart")

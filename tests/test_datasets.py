@@ -140,6 +140,7 @@ def test_many_images_are_decoded_by_several_processes_in_order(places: Path, mon
     assert np.array_equal(datasets.load("folder:pets.zip").train_images, alone)
 
 
+@pytest.mark.fault(20)
 def test_a_damaged_cache_entry_is_made_again(places: Path) -> None:
     write_zip(places / "pets.zip", make_files())
     first = datasets.load("folder:pets.zip").train_images.copy()
@@ -149,6 +150,7 @@ def test_a_damaged_cache_entry_is_made_again(places: Path) -> None:
         assert np.array_equal(datasets.load("folder:pets.zip").train_images, first)
 
 
+@pytest.mark.fault(34)
 def test_an_array_of_objects_in_the_cache_is_never_unpickled(places: Path) -> None:
     write_zip(places / "pets.zip", make_files())
     datasets.load("folder:pets.zip")
@@ -160,6 +162,7 @@ def test_an_array_of_objects_in_the_cache_is_never_unpickled(places: Path) -> No
     assert datasets.load("folder:pets.zip").train_labels.dtype == np.int64
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -178,6 +181,7 @@ def test_every_mode_of_image_becomes_rgb(content: bytes, expected: int) -> None:
     assert np.abs(pixels.astype(int) - expected).max() <= 1
 
 
+@pytest.mark.fault(28)
 def test_the_exif_orientation_is_applied_and_an_animation_gives_its_first_frame() -> None:
     pixels = np.zeros((8, 8, 3), np.uint8)
     pixels[0] = 255
@@ -199,6 +203,7 @@ TRUNCATED = encoded(picture(0, (64, 64)), "JPEG")[:400]
 BAD_IMAGES = {"truncated": TRUNCATED, "empty": b"", "text": b"this is not an image", "half": encoded(picture())[:60]}
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize("kind", sorted(BAD_IMAGES))
 def test_a_bad_image_is_an_error_that_names_it_or_is_left_out_on_request(places: Path, kind: str) -> None:
     files = make_files() | {"train/cat/bad.jpg": BAD_IMAGES[kind]}
@@ -218,6 +223,7 @@ def test_a_class_of_bad_images_alone_is_refused_whatever_is_allowed(places: Path
         datasets.load("folder:pets.zip", image_size=8, max_bad_images=100)
 
 
+@pytest.mark.fault(29)
 def test_an_image_of_too_many_pixels_is_refused_by_its_header(places: Path) -> None:
     def png(width: int, height: int) -> bytes:
         def chunk(kind: bytes, data: bytes) -> bytes:
@@ -231,6 +237,7 @@ def test_an_image_of_too_many_pixels_is_refused_by_its_header(places: Path) -> N
             decode_image(png(width, width), 32)
 
 
+@pytest.mark.fault(28)
 def test_junk_that_systems_leave_is_no_data(places: Path) -> None:
     junk = {"__MACOSX/train/cat/._0.png": b"x", "train/cat/.DS_Store": b"x", "train/Thumbs.db": b"x", "notes.txt": b"x"}
     write_zip(places / "pets.zip", make_files() | junk)
@@ -249,6 +256,7 @@ LAYOUTS = [
 ]
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize(("paths", "message"), LAYOUTS)
 def test_a_layout_that_makes_no_sense_is_explained(places: Path, paths: set[str], message: str) -> None:
     write_zip(places / "pets.zip", dict.fromkeys(paths, encoded(picture())))
@@ -256,6 +264,7 @@ def test_a_layout_that_makes_no_sense_is_explained(places: Path, paths: set[str]
         datasets.describe("folder:pets.zip")
 
 
+@pytest.mark.fault(30)
 def test_test_images_that_are_also_training_images_are_counted(places: Path) -> None:
     files = make_files()
     write_zip(places / "pets.zip", files | {"test/cat/copy.png": files["train/cat/0.png"]})
@@ -268,6 +277,7 @@ def test_test_images_that_are_also_training_images_are_counted(places: Path) -> 
 EVIL = ["../evil.png", "/evil.png", "train/../../evil.png", "C:/evil.png", "train\\..\\evil.png"]
 
 
+@pytest.mark.fault(32)
 @pytest.mark.parametrize("name", EVIL)
 def test_an_entry_that_leads_out_of_the_archive_is_refused(places: Path, name: str) -> None:
     path = write_zip(places / "pets.zip", make_files())
@@ -280,6 +290,8 @@ def test_an_entry_that_leads_out_of_the_archive_is_refused(places: Path, name: s
     assert not (places.parent / "evil.png").exists()
 
 
+@pytest.mark.fault(32)
+@pytest.mark.fault(33)
 def test_links_encryption_nesting_and_repeats_in_an_archive_are_refused(places: Path) -> None:
     link = zipfile.ZipInfo("train/cat/link.png")
     link.external_attr = 0o120777 << 16
@@ -302,6 +314,7 @@ def test_links_encryption_nesting_and_repeats_in_an_archive_are_refused(places: 
         datasets.load("folder:twice.zip")
 
 
+@pytest.mark.fault(33)
 def test_a_zip_bomb_is_refused_before_it_unpacks(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_zip(places / "bomb.zip", make_files() | {"train/cat/big.png": b"\0" * (40 << 20)})
     with pytest.raises(UsageError, match="zip bomb"):
@@ -313,6 +326,7 @@ def test_a_zip_bomb_is_refused_before_it_unpacks(places: Path, monkeypatch: pyte
     monkeypatch.undo()
 
 
+@pytest.mark.fault(33)
 def test_an_entry_that_unpacks_to_more_than_it_declares_is_a_bad_image(places: Path) -> None:
     path = write_zip(places / "pets.zip", make_files())
     raw = path.read_bytes()
@@ -323,6 +337,7 @@ def test_an_entry_that_unpacks_to_more_than_it_declares_is_a_bad_image(places: P
         datasets.load("folder:pets.zip", image_size=8)
 
 
+@pytest.mark.fault(32)
 def test_a_link_that_leads_out_of_a_folder_is_refused(places: Path) -> None:
     write_folder(places / "pets", make_files())
     (places / "secret.png").write_bytes(encoded(picture()))
@@ -373,6 +388,7 @@ def test_cifar_records_are_read_plane_by_plane(places: Path, ten_records: None) 
     assert images[0, 8, 0].tolist() == [0, 0, 0]
 
 
+@pytest.mark.fault(31)
 def test_a_cifar_archive_that_is_not_the_official_one_is_refused(places: Path, ten_records: None) -> None:
     small_cifar(places / "cifar-10-binary.tar.gz")
     with pytest.raises(UsageError, match=r"its MD5 is .*c32a1d4ab5d03f1284b67883e8d87530"):
@@ -391,6 +407,7 @@ def test_a_cifar_archive_that_is_not_the_official_one_is_refused(places: Path, t
             cifar.read_archive(places / f"{name}.tar.gz")
 
 
+@pytest.mark.fault(32)
 def test_members_that_lead_out_of_a_tar_are_never_touched(places: Path, ten_records: None) -> None:
     evil = tarfile.TarInfo("../evil")
     evil.type, evil.linkname = tarfile.SYMTYPE, "/etc/passwd"
@@ -399,6 +416,7 @@ def test_members_that_lead_out_of_a_tar_are_never_touched(places: Path, ten_reco
     assert not (places.parent / "evil").exists()
 
 
+@pytest.mark.fault(31)
 def test_the_archive_of_pickles_is_refused_in_favour_of_the_binary_one(
     places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -489,6 +507,7 @@ def make_set(train: int = 100, test: int = 20, classes: int = 4) -> ImageSet:
     )  # fmt: skip
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize(("split", "sizes"), [("official", (100, 20)), ("holdout-8", (92, 8)), ("fraction", (80, 20))])
 def test_a_split_is_stratified_disjoint_and_of_the_size_it_announces(split: str, sizes: tuple[int, int]) -> None:
     images = make_set()
@@ -518,6 +537,7 @@ def test_a_smaller_subset_is_part_of_a_larger_one_and_stratified() -> None:
     assert np.array_equal(small.test_index, large.test_index)
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

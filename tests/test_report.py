@@ -290,3 +290,24 @@ def test_inline_pictures_keep_their_references_apart() -> None:
         '<svg role="img" aria-label="say &#34;hi&#34;" ><g id="one-a" clip-path="url(#one-a)"/>'
         '<use xlink:href="#one-a"/></svg>'
     )
+
+
+@pytest.mark.fault(22)
+def test_a_network_that_only_guesses_is_flagged_and_stays_in_its_arm(tmp_path: Path) -> None:
+    table = make_table(tmp_path, accuracy=lambda spec: 0.11 if spec.seed == 1 else 0.9)
+    rows = [row for row in problem_rows(table) if row["reason"] and "no better than chance" in row["reason"]]
+    assert {row["seeds"] for row in rows} == {"1"}
+    assert {row["state"] for row in rows} == {"finished"}
+    assert all(arm.mean is not None and arm.mean.n == len(arm.trials) for arm in table.arms)
+
+
+@pytest.mark.fault(42)
+def test_trials_made_by_other_versions_or_machines_are_said_to_be(tmp_path: Path) -> None:
+    table = make_table(tmp_path)
+    assert "not all made alike" not in caveat(table)
+    arm = table.arms[0]
+    one = arm.trials[0]
+    assert one.result is not None
+    other = replace(one.result, provenance={**one.result.provenance, "torch": "2.12.0"})
+    mixed = replace(table, arms=(replace(arm, trials=(replace(one, result=other), *arm.trials[1:])), *table.arms[1:]))
+    assert "not all made alike: torch 2.12.0, 2.13.0; what differs may be due to that" in caveat(mixed)

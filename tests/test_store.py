@@ -65,6 +65,7 @@ def test_a_damaged_result_is_named_and_can_be_set_aside(store: Store) -> None:
     assert store.load(result.id, details=True) == result
 
 
+@pytest.mark.fault(37)
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -95,6 +96,7 @@ def test_a_result_that_is_not_what_it_should_be_is_damaged(store: Store, old: st
         store.load(result.id)
 
 
+@pytest.mark.fault(41)
 def test_details_that_were_edited_by_hand_do_not_match_their_hash(store: Store) -> None:
     result = make_result()
     store.save(result)
@@ -153,6 +155,7 @@ def test_a_trial_with_a_result_is_not_claimed_again(store: Store) -> None:
     assert not store.claim([result.id])
 
 
+@pytest.mark.fault(14)
 def test_a_claim_of_a_process_that_is_gone_is_taken_over_at_once(store: Store) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     started = process_start(dead.pid)
@@ -164,11 +167,13 @@ def test_a_claim_of_a_process_that_is_gone_is_taken_over_at_once(store: Store) -
     dead.wait()
 
 
+@pytest.mark.fault(14)
 def test_a_process_id_that_was_used_again_is_not_taken_for_the_runner_that_had_it(store: Store) -> None:
     claim_of(store, "a", pid=os.getpid(), started="long ago")
     assert store.claim(["a"])
 
 
+@pytest.mark.fault(15)
 def test_a_clock_that_jumps_does_not_take_a_trial_from_a_living_process(store: Store) -> None:
     path = claim_of(store, "a")
     for seconds in (-1e6, 1e6):
@@ -176,6 +181,7 @@ def test_a_clock_that_jumps_does_not_take_a_trial_from_a_living_process(store: S
         assert not store.claim(["a"])
 
 
+@pytest.mark.fault(15)
 def test_a_claim_of_another_machine_stands_while_its_heart_beats_whatever_the_clock_says(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +203,8 @@ def test_a_claim_of_another_machine_stands_while_its_heart_beats_whatever_the_cl
     assert not store.claim(["a"])
 
 
+@pytest.mark.fault(13)
+@pytest.mark.fault(14)
 def test_runners_that_find_the_same_claims_left_behind_never_both_take_one(store: Store) -> None:
     for i in range(40):
         claim_of(store, f"trial{i}", started="gone")
@@ -220,6 +228,7 @@ def test_runners_that_find_the_same_claims_left_behind_never_both_take_one(store
     assert sorted(taken) == list(range(40))
 
 
+@pytest.mark.fault(18)
 def test_a_store_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):

@@ -102,6 +102,7 @@ def test_a_factor_may_bundle_settings_under_names() -> None:
     assert found[2].levels["recipe"] == "fancy"
 
 
+@pytest.mark.fault(36)
 def test_yaml_1_2_reads_1e_3_as_a_number_and_off_as_a_word() -> None:
     assert study(TEXT.replace("1e-4", "1e-3")).factors[1].levels[0].settings["learning_rate"] == 0.001
     with pytest.raises(UsageError, match="'off'"):
@@ -171,6 +172,8 @@ BAD = [  # what is replaced, by what, the line that must be named, words that mu
 ]
 
 
+@pytest.mark.fault(36)
+@pytest.mark.fault(38)
 @pytest.mark.parametrize(("old", "new", "line", "words"), BAD)
 def test_a_bad_study_is_refused_in_one_line_that_names_the_place_and_the_remedy(
     old: str, new: str, line: int | None, words: list[str]
@@ -185,6 +188,7 @@ def test_a_bad_study_is_refused_in_one_line_that_names_the_place_and_the_remedy(
         assert word in message, message
 
 
+@pytest.mark.fault(35)
 def test_a_yaml_bomb_is_refused_at_once() -> None:
     bomb = "a: &a [x, x]\n" + "".join(f"b{i}: &b{i} [*a, *a]\n" for i in range(50))
     with pytest.raises(UsageError, match="aliases"):
@@ -197,6 +201,7 @@ def test_a_yaml_bomb_is_refused_at_once() -> None:
         study("#" * 1_000_001)
 
 
+@pytest.mark.fault(35)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_study_or_refused_in_one_line(raw: bytes) -> None:
     try:
@@ -205,6 +210,7 @@ def test_any_bytes_are_a_study_or_refused_in_one_line(raw: bytes) -> None:
         assert "\n" not in str(error)
 
 
+@pytest.mark.fault(38)
 @given(st.sampled_from(SETTINGS), st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text()))
 def test_any_value_of_any_setting_is_accepted_or_refused_in_one_line(key: str, value: object) -> None:
     from normlab.trial import make_spec

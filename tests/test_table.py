@@ -119,6 +119,7 @@ def test_a_full_store_gives_every_arm_the_statistics_of_its_scores(store: Store)
     assert status_words(table) == "12 of 12 trials are done, 3 of which diverged and count as chance"
 
 
+@pytest.mark.fault(21)
 def test_diverged_trials_count_as_chance_and_are_counted(store: Store) -> None:
     study = make_study()
     fill(store, study, noisy)
@@ -194,6 +195,7 @@ def test_five_seeds_that_move_together_are_paired(store: Store) -> None:
     assert {record.verdict for record in table.contrasts} == {"better"}
 
 
+@pytest.mark.fault(40)
 def test_a_study_half_done_reports_what_it_has_and_what_is_missing(store: Store) -> None:
     study = make_study()
     fill(store, study, lambda spec: None if spec.norm == "batch" and spec.learning_rate > 0.05 else 0.9, skip={2})
@@ -229,6 +231,7 @@ def test_failed_running_and_damaged_trials_are_told_apart_with_their_reasons(sto
     assert table.arms[0].mean is None
 
 
+@pytest.mark.fault(39)
 @pytest.mark.parametrize("change", [{"metrics": {"test_accuracy": math.nan}}, {"metrics": None}, {"files": None},
                                     {"status": 7, "metrics": {"test_accuracy": "high"}}, {"spec": []}])  # fmt: skip
 def test_a_record_that_holds_nonsense_is_damaged_and_stops_nothing(store: Store, change: dict[str, Any]) -> None:

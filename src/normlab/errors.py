@@ -5,7 +5,17 @@ from collections.abc import Iterable
 
 
 class UsageError(ValueError):
-    """Bad input: one line with what was given, what is allowed and what to write. The command line exits with 2."""
+    """Bad input: one line with what was given, what is allowed and what to write. The command line exits with 2.
+
+    Whatever was given, the line is one that a terminal can show: other characters stand as their escapes.
+    """
+
+    def __init__(self, line: str) -> None:
+        whole = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        super().__init__(whole if len(whole) <= MAX_LINE else f"{whole[: MAX_LINE - 1]}…")
+
+
+MAX_LINE = 2_000  # characters: all that is said, and not all of what was given
 
 
 # What people write who come from elsewhere.

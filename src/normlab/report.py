@@ -29,8 +29,9 @@ from normlab.figures import (
 )
 from normlab.result import sha256
 from normlab.rows import arm_rows, contrast_rows, sensitivity_rows, to_csv, to_json, to_latex
+from normlab.stats import binomial_error
 from normlab.study import Study, label_of, shipped_studies
-from normlab.table import ContrastRecord, StudyTable
+from normlab.table import ArmRecord, ContrastRecord, StudyTable, TrialRecord
 from normlab.trial import SETTINGS, is_active
 from normlab.wording import (
     arm_summary,
@@ -47,6 +48,7 @@ from normlab.wording import (
 )
 
 VERDICTS = ("better", "worse", "equivalent", "not resolved", "n too small to say", "no spread", "same trials")
+MADE_BY = ("normlab_version", "torch", "device", "processor")  # of which a study should have one each
 MAX_SHOWN = 8  # chosen: distinct values in one cell before the rest is counted
 MAX_ALT_CHARACTERS = 1_500  # chosen: what a listener can bear; the table has every number
 
@@ -262,9 +264,18 @@ def caveat(table: StudyTable) -> str:
         text += " Where few runs lie far apart, an interval reaches beyond what an accuracy can be."
     if table.contrasts and not planned:
         text += " All comparisons are exploratory: the study named none of them before it ran."
+    if mixed := _mixed(table):
+        text += f" The trials were not all made alike: {mixed}; what differs may be due to that."
     if table.study.dropped_contrasts:
         text += f" Planned, but not among these levels: {'; '.join(table.study.dropped_contrasts)}."
     return text
+
+
+def _mixed(table: StudyTable) -> str:
+    """What differs between the trials of where and by what they were made, in words."""
+    results = [record.result for record in table.records().values() if record.result is not None]
+    found = {key: {str(r.provenance[key]) for r in results if r.provenance.get(key)} for key in MADE_BY}
+    return "; ".join(f"{words(key)} {_some(sorted(values))}" for key, values in found.items() if len(values) > 1)
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -278,6 +289,8 @@ def problem_rows(table: StudyTable) -> list[dict[str, Any]]:
             reason = record.reason
             if record.state == "diverged" and record.result is not None:
                 reason = f"in epoch {record.result.diverged_epoch}; counts as chance"
+            elif not reason and _is_chance(table, arm, record):
+                reason = "no better than chance at the end; counts as it is"
             if record.state != "finished" or reason:
                 key = (arm.arm.label, record.state, reason)
                 groups.setdefault(key, []).append(str(record.trial.spec.seed))
@@ -285,6 +298,14 @@ def problem_rows(table: StudyTable) -> list[dict[str, Any]]:
         {"arm": arm, "state": state, "seeds": _some(seeds), "reason": reason or None}
         for (arm, state, reason), seeds in groups.items()
     ]
+
+
+def _is_chance(table: StudyTable, arm: ArmRecord, record: TrialRecord) -> bool:
+    """Whether a finished trial guesses: at most two standard errors of its test images above chance."""
+    if record.state != "finished" or record.score is None or not arm.num_test or "accuracy" not in table.metric:
+        return False
+    chance = 1 / arm.num_classes
+    return record.score <= chance + 2 * binomial_error(chance, arm.num_test)
 
 
 def settings_rows(table: StudyTable) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

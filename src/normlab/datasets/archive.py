@@ -93,6 +93,8 @@ class _Zip:
         for info in self.archive.infolist():
             name = info.filename
             parts = PurePosixPath(name).parts
+            if not parts:
+                raise UsageError(f"{self.path}: an entry has no name; the archive is damaged")
             if name.startswith(("/", "\\")) or ".." in parts or "\\" in name or ":" in name.split("/")[0]:
                 raise UsageError(
                     f"{self.path}: the entry '{name[:80]}' leads out of the archive; it is refused as a whole"

@@ -1,0 +1,110 @@
+"""What strangers may send us, as functions of bytes: each reads them or refuses them in one line, and nothing else.
+
+`python -m tests.fuzz TARGET --runs N` feeds them by coverage (Atheris, libFuzzer); the inputs that reached something
+new are kept in `corpus/TARGET/`, and `tests/test_fuzz.py` replays them.
+"""
+
+import functools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from normlab.checkpoint import TrainingState, load
+from normlab.datasets.archive import open_files
+from normlab.datasets.decode import decode_image
+from normlab.errors import UsageError
+from normlab.grid import arms
+from normlab.network import build_network
+from normlab.notation import layer_shapes, parse_notation
+from normlab.optim import Optimizer
+from normlab.result import details_from_json, result_from_json, sha256
+from normlab.study import parse_study, read_overrides
+from normlab.trial import make_spec, trial_id
+
+CORPUS = Path(__file__).parent / "corpus"
+
+
+def study(data: bytes) -> None:
+    _one_line(lambda: arms(parse_study(data, name="s", path="s.yaml")))
+
+
+def overrides(data: bytes) -> None:
+    _one_line(lambda: read_overrides([part.decode(errors="replace") for part in data.split(b"\0")]))
+
+
+def notation(data: bytes) -> None:
+    _one_line(lambda: list(layer_shapes(parse_notation(data.decode(errors="replace")), 3, 32)))
+
+
+def result(data: bytes) -> None:
+    text = data.decode(errors="surrogateescape")
+    _one_line(lambda: result_from_json(text))
+    _one_line(lambda: details_from_json(text))
+
+
+def image(data: bytes) -> None:
+    for size in (8, None):
+        _one_line(functools.partial(decode_image, data, size))
+
+
+def archive(data: bytes) -> None:
+    def read() -> None:
+        path = _scratch() / "archive.zip"
+        path.write_bytes(data)
+        with open_files(path) as files:
+            for member in files.members():
+                try:
+                    assert len(files.read(member.path)) <= member.num_bytes
+                except OSError as error:  # of that member alone
+                    assert "\n" not in str(error)
+
+    _one_line(read)
+
+
+def checkpoint(data: bytes) -> None:
+    """The first part is progress.json, the second the tensors, whatever their hash would say."""
+    network, optimizer, ids = _small_network()
+    progress, _, tensors = data.partition(b"\0\0")
+    folder = _scratch() / "checkpoint" / "0000000001"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "state.safetensors").write_bytes(tensors)
+    for text in (progress, TrainingState(
+        ids=ids, diverged_epochs=[None], curves=[{}], measured={}, tensors_sha256=sha256(tensors)
+    ).model_dump_json().encode()):  # fmt: skip
+        (folder / "progress.json").write_bytes(text)
+        warnings: list[str] = []
+        load(folder.parent, ids, network, optimizer, warnings.append)
+        assert all("\n" not in warning for warning in warnings)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "study": study, "overrides": overrides, "notation": notation, "result": result, "image": image, "archive": archive,
+    "checkpoint": checkpoint,
+}  # fmt: skip
+
+
+def _one_line(read: Callable[[], Any]) -> None:
+    try:
+        read()
+    except (UsageError, ValueError) as error:
+        if isinstance(error, UsageError):
+            assert "\n" not in str(error)
+            assert len(str(error)) < 5_000
+
+
+@functools.cache
+def _scratch() -> Path:
+    place = tempfile.TemporaryDirectory(prefix="normlab-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+    _KEPT.append(place)
+    return Path(place.name)
+
+
+_KEPT: list[Any] = []
+
+
+@functools.cache
+def _small_network() -> tuple[Any, Any, list[str]]:
+    spec = make_spec({"data": "x", "network": "2K-1C1B-3D", "epochs": 1, "image_size": 8})
+    network = build_network(spec.network, image_size=8, norm="batch")
+    return network, Optimizer(network, [spec]), [trial_id(spec)]
