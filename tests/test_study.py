@@ -167,6 +167,7 @@ BAD = [  # what is replaced, by what, the line that must be named, words that mu
     ("learning_rate: [1e-4, 0.01]", "momentum: [0.1, 0.2]", 9, ["momentum has no effect in any arm"]),
     ("  - norm: [batch, none]", "  - norm: [batch, none]\n  - norm: [none, batch]", 13, ["compared twice"]),
     ("  norm: [none, batch]", "  norm: {' ': {norm: none}}", 8, ["write a name"]),
+    ("  norm: [none, batch]", "  recipe:\n    plain:", 9, ["factors.recipe.plain", "given nothing"]),
     ("  norm: [none, batch]", '  norm: {"a\\nb": {norm: none}}', 8, ["write a name"]),
     ("  network: 8K-2C2B-10D\n", "", None, ["'network' is missing", "such as 16K"]),
 ]
@@ -186,6 +187,11 @@ def test_a_bad_study_is_refused_in_one_line_that_names_the_place_and_the_remedy(
     assert message.startswith(f"s.yaml:{line}: " if line else "s.yaml"), message
     for word in words:
         assert word in message, message
+
+
+def test_a_base_without_settings_is_refused_before_the_factors_are_read() -> None:
+    with pytest.raises(UsageError, match="s.yaml:2: base: given nothing"):
+        study("question: q\nbase:\nfactors:\n  norm: [none, batch]\n")
 
 
 @pytest.mark.fault(35)

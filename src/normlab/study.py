@@ -201,11 +201,12 @@ class _Reader:
             raise UsageError(f"{self.where('question')}question: given {in_yaml(question)}; write a sentence")
         if vary not in ("grid", "one-at-a-time"):
             raise UsageError(f"{self.where('vary')}{unknown('vary', str(vary), ('grid', 'one-at-a-time'))}")
-        factors = self.factors()
+        base = self.settings("base", self.tree["base"])
+        factors = self.factors(base)
         return Study(
             name=name,
             question=" ".join(question.split()),
-            base=self.settings("base"),
+            base=base,
             factors=factors,
             vary=vary,
             **read_seeds(self.tree.get("seeds", 3), self.where("seeds")),
@@ -223,14 +224,13 @@ class _Reader:
             raise UsageError(f"{self.where(place)}{place}: given {in_yaml(value)}; write {what}")
         return value
 
-    def settings(self, place: str, value: Any = None) -> dict[str, Value]:
-        value = self.tree[place] if value is None else value
+    def settings(self, place: str, value: Any) -> dict[str, Value]:
         settings = self.mapping(place, value, "settings as 'key: value' lines")
         for key in settings:
             _require_setting(key, self.where(f"{place}.{key}"))
         return settings
 
-    def factors(self) -> tuple[Factor, ...]:
+    def factors(self, base: Mapping[str, Value]) -> tuple[Factor, ...]:
         tree = self.mapping("factors", self.tree.get("factors", {}), "factors as 'setting: [level, level]' lines")
         factors = []
         for name, levels in tree.items():
@@ -246,7 +246,7 @@ class _Reader:
                         f"{self.where(f'factors.{factor.name}')}factors '{owner[key]}' and '{factor.name}' both set "
                         f"'{key}'; let one of them do it"
                     )
-                if key in self.tree["base"]:
+                if key in base:
                     raise UsageError(
                         f"{self.where(f'base.{key}')}base.{key} is also varied by the factor '{factor.name}'; remove "
                         "it from the base"
