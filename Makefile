@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TORCH := torch==2.13.0
+PIP := -m pip --quiet --disable-pip-version-check
 
-.PHONY: quickstart test check format reliability bench clean
+.PHONY: quickstart test check format reliability bench lock audit clean
 
 quickstart: $(INSTALLED)  ## set up, train the embedded digits, print the table, write the report
 	$(BIN)/normlab run quickstart
@@ -28,17 +30,32 @@ reliability: $(INSTALLED)  ## cause every fault, the long soaks too, and write d
 bench: $(INSTALLED) .venv-peers/.installed  ## whole studies against what people would use instead, interleaved; over an hour
 	$(BIN)/python -m benchmarks.study --peers .venv-peers/bin/python
 
-.venv-peers/.installed: benchmarks/peers/requirements.txt constraints.txt
+.venv-peers/.installed: benchmarks/peers/requirements.txt Makefile
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt torch==$(shell sed -n 's/^torch==//p' constraints.txt)
+	.venv-peers/bin/python $(PIP) install -r benchmarks/peers/requirements.txt $(TORCH)
 	touch $@
 
-$(INSTALLED): pyproject.toml constraints.txt
+lock: .venv-tools/.installed  ## resolve the newest versions that pyproject.toml allows and write them with their hashes
+	.venv-tools/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-annotate --no-header \
+	  --python-version 3.11 --extra dev --group locked pyproject.toml --output-file requirements.lock
+
+audit: .venv-tools/.installed $(INSTALLED)  ## known vulnerabilities of what is locked; needs the advisories of the package index
+	$(BIN)/python $(PIP) check
+	.venv-tools/bin/pip-audit --requirement requirements.lock --disable-pip
+
+.venv-tools/.installed:
+	$(PYTHON) -m venv .venv-tools
+	.venv-tools/bin/python $(PIP) install uv pip-audit
+	touch $@
+
+# All but torch by hash; of torch, pip finds the build that fits the machine.
+$(INSTALLED): pyproject.toml requirements.lock Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "normlab needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python $(PIP) install --require-hashes -r requirements.lock
+	$(BIN)/python $(PIP) install $(TORCH)
+	$(BIN)/python $(PIP) install --no-deps --no-build-isolation -e .
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-peers .venv-tools .mypy_cache .ruff_cache .pytest_cache .hypothesis

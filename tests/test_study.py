@@ -190,7 +190,7 @@ def test_a_bad_study_is_refused_in_one_line_that_names_the_place_and_the_remedy(
 
 
 def test_a_base_without_settings_is_refused_before_the_factors_are_read() -> None:
-    with pytest.raises(UsageError, match="s.yaml:2: base: given nothing"):
+    with pytest.raises(UsageError, match=r"s\.yaml:2: base: given nothing"):
         study("question: q\nbase:\nfactors:\n  norm: [none, batch]\n")
 
 
