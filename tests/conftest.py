@@ -11,6 +11,11 @@ from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread a process: the tests run one process a core
 
+if (name := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
+    # One core for each process of the tests and what it starts, so that a study has one worker and not one a core.
+    _cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {_cores[int(name.removeprefix("gw")) % len(_cores)]})
+
 # A submission is judged on the same examples each time; at a desk every run draws new ones.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):

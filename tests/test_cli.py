@@ -136,7 +136,7 @@ def wait_for_results(store: Path, count: int) -> None:
 def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(
     study: Path, tmp_path: Path, normlab: Run, stop: signal.Signals, code: int
 ) -> None:
-    process = start(study, "seeds=6", "epochs=20")
+    process = start(study, "seeds=3", "epochs=20", "--cohort", "2")
     wait_for_results(tmp_path / "normlab-store" / "trials", 2)
     process.send_signal(stop)
     _, errors = process.communicate(timeout=30)
@@ -145,13 +145,13 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(
     assert list((tmp_path / "normlab-store" / "running").iterdir()) == []
     assert not [p for p in (tmp_path / "normlab-store" / "trials").iterdir() if p.name.startswith(".")]
 
-    half = normlab("report", study, "seeds=6", "epochs=20")
+    half = normlab("report", study, "seeds=3", "epochs=20")
     assert half.returncode == 0
     assert "missing" in half.stdout
 
-    done = json.loads(normlab("run", study, "seeds=6", "epochs=20", "--json").stdout)
+    done = json.loads(normlab("run", study, "seeds=3", "epochs=20", "--json").stdout)
     assert done["already_finished"] >= 2
-    assert done["already_finished"] + done["trained"] == 24
+    assert done["already_finished"] + done["trained"] == 12
 
 
 @pytest.mark.fault(5)

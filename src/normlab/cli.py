@@ -152,9 +152,8 @@ def plan(
     workers: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Show a study's arms and trials, and what the missing ones cost. Trains nothing."""
-    import os
-
     from normlab.plan import estimate_seconds, make_plan, wanted_trials
+    from normlab.processes import cores
     from normlab.rates import worker_rates
     from normlab.runner import resolve_device
 
@@ -162,7 +161,7 @@ def plan(
     made = make_plan(study, store)
     missing = made.missing()
     device = resolve_device(device)
-    count = workers or ((os.cpu_count() or 1) if device == "cpu" else 1)
+    count = workers or (cores() if device == "cpu" else 1)
     seconds = 0.0
     if missing:
         seconds = estimate_seconds(missing, made.flops, worker_rates(store, made.trials, device), count)

@@ -1,4 +1,4 @@
-"""Which process is which, on this machine and others, and a lock between them."""
+"""Which process is which, on this machine and others, the cores they may use, and a lock between them."""
 
 import functools
 import os
@@ -10,6 +10,11 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+
+def cores() -> int:
+    """Of the machine's cores, those that this process may use: a batch system or a container may grant a part."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache

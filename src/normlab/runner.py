@@ -32,6 +32,7 @@ from normlab.datasets import cache
 from normlab.errors import UsageError
 from normlab.grid import Trial
 from normlab.plan import Plan, cohort_groups, cohort_key, cohorts, make_plan, speed_class
+from normlab.processes import cores
 from normlab.provenance import EnergyMeter, environment
 from normlab.result import Result, details_from_json
 from normlab.store import HEARTBEAT_SECONDS, Store
@@ -103,7 +104,7 @@ def run(
     deadline = None if hours is None else time.time() + hours * 3600
     store = store or Store.default()
     device = resolve_device(device)
-    count = workers or ((os.cpu_count() or 1) if device == "cpu" else 1)
+    count = workers or (cores() if device == "cpu" else 1)
     train = functools.partial(
         _train, store=store, workers=count, cohort=cohort, device=device, save_weights=save_weights,
         fail_fast=fail_fast, deadline=deadline, checkpoint_seconds=checkpoint_seconds, report=report, on_epoch=on_epoch,

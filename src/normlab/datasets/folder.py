@@ -9,7 +9,6 @@ A single folder around all that is looked through. Images become RGB squares of 
 import hashlib
 import itertools
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -26,6 +25,7 @@ from normlab.datasets.decode import decode_image, decode_share
 from normlab.datasets.image_set import DataInfo, Entry, Source
 from normlab.datasets.places import find, not_found
 from normlab.errors import UsageError
+from normlab.processes import cores
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 TRAIN, TEST = ("train", "training"), ("test", "val", "valid", "validation")
@@ -153,7 +153,7 @@ def _decode_all(path: Path, paths: Sequence[str], size: int, resize: bool, folde
         return decode_share(job, 0, len(paths))
     file = folder / "job.json"
     file.write_text(json.dumps(job))
-    count = os.cpu_count() or 1
+    count = cores()
     bounds = [len(paths) * share // count for share in range(count + 1)]
     # Processes, not threads: for small images Python's own work is most of it, and threads were slower than one.
     processes = [
