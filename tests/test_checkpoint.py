@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +236,7 @@ def test_training_that_is_killed_goes_on_from_its_last_checkpoint(study: Study, 
     arguments = [sys.executable, "-c", script, first.spec.model_dump_json(), str(folder)]
     with subprocess.Popen(arguments) as process:
         while process.poll() is None and not list(folder.glob("000000015?")):
-            pass
+            time.sleep(0.002)
         os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert killed.cohorts_begun() == [[first.id]]

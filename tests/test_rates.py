@@ -76,3 +76,21 @@ def test_a_run_trains_as_many_together_as_were_measured_to_be_fastest_and_gives_
     assert sizes == {4: 4, 3: 3}
     assert len(asked) == 1
     assert asked[0].startswith("cohort ")
+
+
+def test_a_rate_is_measured_once_on_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[TrialSpec] = []
+
+    def measure(spec: TrialSpec, device: str) -> float:
+        measured.append(spec)
+        return 1e9
+
+    monkeypatch.setenv("NORMLAB_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(rates, "measure_rate", measure)
+    base = "{data: digits, split: fraction, network: 4K-1C1B-10D, epochs: 1}"
+    text = f"question: x?\nbase: {base}\nfactors: {{norm: [none, batch]}}\nseeds: 2"
+    trials = make_plan(parse_study(text.encode(), name="s", path="s.yaml"), Store(tmp_path)).trials
+    for _ in range(2):
+        rate = rates.worker_rates(Store(tmp_path), trials, "cpu")
+        assert [rate(trial.spec) for trial in trials] == [1e9] * 4
+    assert len(measured) == 2  # one of each norm

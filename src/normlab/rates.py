@@ -1,11 +1,14 @@
 """How fast this machine trains, one trial or several as one program: from earlier results, else measured."""
 
+import functools
 import time
 from collections.abc import Callable, Iterable
+from importlib import metadata
 
 import numpy as np
 
 from normlab import datasets
+from normlab.datasets import cache
 from normlab.grid import Trial
 from normlab.notation import forward_macs
 from normlab.plan import FLOPS_PER_MAC, TRAINING_PASSES, speed_class, training_bytes
@@ -13,14 +16,17 @@ from normlab.provenance import processor
 from normlab.store import Store
 from normlab.trial import TrialSpec
 
-MEASURE_SECONDS = 1.0
+MEASURE_SECONDS = 0.3
 COHORT_SECONDS = 0.3  # for each size of a cohort
 GAIN = 1.03  # a larger cohort must be faster by this
 MAX_MEASURED = 6  # classes of trials that are measured; further ones borrow the median rate
 
 
 def worker_rates(store: Store, trials: Iterable[Trial], device: str) -> Callable[[TrialSpec], float]:
-    """A function from a spec to the FLOP/s that one worker process reaches on it."""
+    """A function from a spec to the FLOP/s that one worker process reaches on it.
+
+    What had to be measured is remembered for this machine.
+    """
     known: dict[tuple[object, ...], list[float]] = {}
     wanted: dict[tuple[object, ...], TrialSpec] = {}
     for trial in trials:
@@ -39,9 +45,14 @@ def worker_rates(store: Store, trials: Iterable[Trial], device: str) -> Callable
     rates = {key: float(np.median(found)) for key, found in known.items()}
     for key, spec in wanted.items():
         if key not in rates and len(rates) < MAX_MEASURED:
-            rates[key] = measure_rate(spec, device)
+            known_as = f"rate {processor()} {metadata.version('torch')} {device} {key}"
+            rates[key] = float(cache.remembered(known_as, functools.partial(_measured, spec, device)))
     typical = float(np.median(list(rates.values()))) if rates else 1.0
     return lambda spec: rates.get(speed_class(spec), typical)
+
+
+def _measured(spec: TrialSpec, device: str) -> str:
+    return str(measure_rate(spec, device))
 
 
 def measure_rate(spec: TrialSpec, device: str) -> float:
