@@ -8,6 +8,7 @@ import os
 import struct
 import tarfile
 import threading
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -312,6 +313,14 @@ def test_links_encryption_nesting_and_repeats_in_an_archive_are_refused(places: 
     twice.write_bytes(twice.read_bytes().replace(b"train/cat/1.png", b"train/cat/0.png"))
     with pytest.raises(UsageError, match="stands twice"):
         datasets.load("folder:twice.zip")
+
+
+@pytest.mark.fault(33)
+def test_folders_in_folders_cost_no_more_than_their_names(places: Path) -> None:
+    write_zip(places / "deep.zip", {"a/" * 15_000 + f"{i % 2}/{i}.png": encoded(picture(i)) for i in range(20)})
+    started = time.perf_counter()
+    assert datasets.describe("folder:deep.zip", image_size=8).classes == ("0", "1")
+    assert time.perf_counter() - started < 5  # comparing all leading parts at every depth took half a second a file
 
 
 @pytest.mark.fault(33)

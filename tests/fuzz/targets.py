@@ -5,14 +5,20 @@ new are kept in `corpus/TARGET/`, and `tests/test_fuzz.py` replays them.
 """
 
 import functools
+import io
 import tempfile
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from normlab.checkpoint import TrainingState, load
 from normlab.datasets.archive import open_files
 from normlab.datasets.decode import decode_image
+from normlab.datasets.folder import _images, _list, _native_size
 from normlab.errors import UsageError
 from normlab.grid import arms
 from normlab.network import build_network
@@ -62,6 +68,25 @@ def archive(data: bytes) -> None:
     _one_line(read)
 
 
+def folder(data: bytes) -> None:
+    """Names of files, of which the first byte says what they hold: a picture, part of one, or nothing."""
+
+    def read() -> None:
+        path = _scratch() / "folder.zip"
+        with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as files:
+            warnings.simplefilter("ignore")  # names twice, which is what some of the inputs are about
+            for name in data.split(b"\0")[:40]:
+                files.writestr(
+                    name[1:].decode(errors="replace"), (_picture(), _picture()[:60], b"")[(name or b"0")[0] % 3]
+                )
+        with open_files(path) as files:
+            listing = _list(str(path), _images(files))
+            assert set(listing.labels) <= set(range(len(listing.classes)))
+            listing.info(_native_size(path, files, listing))
+
+    _one_line(read)
+
+
 def checkpoint(data: bytes) -> None:
     """The first part is progress.json, the second the tensors, whatever their hash would say."""
     network, optimizer, ids = _small_network()
@@ -73,14 +98,14 @@ def checkpoint(data: bytes) -> None:
         ids=ids, diverged_epochs=[None], curves=[{}], measured={}, tensors_sha256=sha256(tensors)
     ).model_dump_json().encode()):  # fmt: skip
         (folder / "progress.json").write_bytes(text)
-        warnings: list[str] = []
-        load(folder.parent, ids, network, optimizer, warnings.append)
-        assert all("\n" not in warning for warning in warnings)
+        said: list[str] = []
+        load(folder.parent, ids, network, optimizer, said.append)
+        assert all("\n" not in warning for warning in said)
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "study": study, "overrides": overrides, "notation": notation, "result": result, "image": image, "archive": archive,
-    "checkpoint": checkpoint,
+    "folder": folder, "checkpoint": checkpoint,
 }  # fmt: skip
 
 
@@ -101,6 +126,13 @@ def _scratch() -> Path:
 
 
 _KEPT: list[Any] = []
+
+
+@functools.cache
+def _picture() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (10, 200, 30)).save(file, "png")
+    return file.getvalue()
 
 
 @functools.cache

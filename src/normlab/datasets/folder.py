@@ -179,13 +179,11 @@ def _list(where: str, members: Sequence[Member]) -> _Listing:
     if not members:
         raise UsageError(f"{where}: it holds no images; expected CLASS/IMAGE.jpg, or train/CLASS/IMAGE.jpg")
     parts = [PurePosixPath(member.path).parts for member in members]
-    depth = 0
-    while (
-        all(len(p) > depth + 2 for p in parts)
-        and len({p[: depth + 1] for p in parts}) == 1
-        and parts[0][depth].lower() not in TRAIN
-    ):
-        depth += 1  # a single folder around everything
+    depth, least = 0, min(map(len, parts))
+    for one, other in zip(min(parts), max(parts), strict=False):  # single folders around everything
+        if one != other or depth + 2 >= least or one.lower() in TRAIN:
+            break
+        depth += 1
     tops = {p[depth].lower() for p in parts}
     split_level = tops <= {*TRAIN, *TEST} and bool(tops & set(TRAIN))
     class_at = depth + 1 if split_level else depth
