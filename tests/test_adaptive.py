@@ -96,7 +96,7 @@ def test_without_contrasts_there_is_nothing_to_resolve(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_look_by_look_until_all_is_resolved_or_the_seeds_are_used_up(
-    tmp_path: Path, normlab: Run
+    tmp_path: Path, normlab: Run, here: Run
 ) -> None:
     equal = TEXT.replace("norm: [none, batch]\n  learning_rate: [1e-3, 0.1]", "learning_rate: [1e-5, 1.001e-5]")
     study = make_study(tmp_path, equal.replace("norm: [batch, none]", "learning_rate: [1e-5, 1.001e-5]"))
@@ -104,8 +104,8 @@ def test_a_run_goes_on_look_by_look_until_all_is_resolved_or_the_seeds_are_used_
     assert done.returncode == 0, done.stderr
     assert "0 of 1 contrasts are resolved; 5 seeds an arm come next: 4 trials" in done.stderr
     assert "the others are not, with 5 seeds an arm" in done.stderr
-    again = normlab("run", study.path, "seeds=3..5")
+    again = here("run", study.path, "seeds=3..5")
     assert "trained 0 trials" in again.stderr
     assert "10 were finished before" in again.stderr
-    report = normlab("report", study.path, "seeds=3..5")
+    report = here("report", study.path, "seeds=3..5")
     assert "10 of 10 trials are done; 0 of 1 contrasts are resolved, looking at 3 and 5 seeds" in report.stdout

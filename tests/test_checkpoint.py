@@ -222,7 +222,7 @@ def test_a_worker_that_does_not_stop_in_time_is_ended_and_its_trials_stay_missin
 
 @pytest.mark.fault(1)
 def test_training_that_is_killed_goes_on_from_its_last_checkpoint(study: Study, tmp_path: Path) -> None:
-    study = Study.load(study.path, overrides=["seeds=1"])
+    study = Study.load(study.path, overrides=["seeds=1", "epochs=12"])
     whole, killed = Store(tmp_path / "whole"), Store(tmp_path / "killed")
     run(study, store=whole, workers=1, device="cpu", cohort=1)
     first = make_plan(study, killed).trials[0]
@@ -235,7 +235,7 @@ def test_training_that_is_killed_goes_on_from_its_last_checkpoint(study: Study, 
     folder = killed.checkpoint_folder([first.id])
     arguments = [sys.executable, "-c", script, first.spec.model_dump_json(), str(folder)]
     with subprocess.Popen(arguments) as process:
-        while process.poll() is None and not list(folder.glob("000000015?")):
+        while process.poll() is None and not list(folder.glob("000000005?")):
             time.sleep(0.002)
         os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL

@@ -135,8 +135,8 @@ def test_records_keep_their_mistakes_through_the_store(trial: tuple[Result, Deta
     assert isinstance(trial[1].mistakes[0], Mistake)
 
 
-def test_inspect_prints_classes_and_needs_no_torch(store: Store, normlab: Run) -> None:
-    done = normlab("inspect", store.ids()[0][-12:], "--store", store.root, "--json")
+def test_inspect_prints_classes_and_needs_no_torch(store: Store, here: Run) -> None:
+    done = here("inspect", store.ids()[0][-12:], "--store", store.root, "--json")
     tree: dict[str, Any] = json.loads(done.stdout)
     assert tree["macro_accuracy"] == pytest.approx(np.mean([row["accuracy"] for row in tree["by_class"]]))
     code = (
@@ -146,4 +146,4 @@ def test_inspect_prints_classes_and_needs_no_torch(store: Store, normlab: Run) -
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "95% Wilson interval" in shown
-    assert normlab("inspect", "nonsense", "--store", store.root).returncode == 2
+    assert here("inspect", "nonsense", "--store", store.root).returncode == 2

@@ -159,14 +159,14 @@ def test_a_result_that_names_files_elsewhere_is_refused(store: Store, tmp_path: 
     assert "names a file '../../../secret'" in next(iter(done.damaged.values()))
 
 
-def test_the_command_line_checks_merges_and_packs(store: Store, tmp_path: Path, normlab: Run) -> None:
-    checked = normlab("store", "check", "--store", store.root)
+def test_the_command_line_checks_merges_and_packs(store: Store, tmp_path: Path, here: Run) -> None:
+    checked = here("store", "check", "--store", store.root)
     assert (checked.returncode, checked.stdout) == (0, "5 results are whole, 0 are damaged\n")
-    assert normlab("store", "export", "--store", store.root, "--to", "a.zip").stdout == "5 results packed: a.zip\n"
-    merged = normlab("store", "merge", "a.zip", "--store", "new")
+    assert here("store", "export", "--store", store.root, "--to", "a.zip").stdout == "5 results packed: a.zip\n"
+    merged = here("store", "merge", "a.zip", "--store", "new")
     assert (merged.returncode, merged.stdout) == (0, "5 results added, 0 were there already\n")
     (tmp_path / "new" / "trials" / make_result(0).id / "result.json").write_text("{")
-    assert normlab("store", "check", "--store", "new").returncode == 1
+    assert here("store", "check", "--store", "new").returncode == 1
     for arguments in (["merge", "absent"], ["export", "--to", "a.tar"], ["check", "--store", "absent"], ["chekc"]):
-        refused = normlab("store", *arguments)
+        refused = here("store", *arguments)
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr

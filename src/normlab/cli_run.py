@@ -68,6 +68,7 @@ def train_missing(headline: str, study: "Study | Plan", store: "Store", *, as_js
         with show_progress() as show:
             summary = run(study, store=store, report=_after(headline, show), **options)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is in order; a second one would end Python on its way out
         click.echo("interrupted; finished trials are stored, and the same command goes on from here", err=True)
         return INTERRUPTED
     if as_json:

@@ -1,6 +1,6 @@
 """The runner: trains what is missing of a study on worker processes, stores each result, and shows how far it is.
 
-Workers are `python -m normlab.worker` processes that speak JSON lines; they train and return, and only the runner
+Workers are processes of `normlab.worker` that speak JSON lines; they train and return, and only the runner
 writes the store, checkpoints apart. What is finished is never lost, and what was under way goes on in the next run from
 its last checkpoint. A cohort whose worker died or fell silent gets a second try; one that fails is halved until the
 trial at fault stands alone, which is failed with its reason, and the rest goes on.
@@ -45,6 +45,8 @@ WORTH_MEASURING = 1e10  # FLOPs a worker: a second of work, at the pace of small
 GRACE_SECONDS = 30.0  # after the deadline, to end what a step or an evaluation takes
 CLOSING_SECONDS = 5.0  # for workers that are interrupted, to save where they stand
 SILENCE_SECONDS = 900.0  # chosen: a worker sends a line with every batch that takes longer than half a second
+# `normlab.worker` without the garbage collector while it imports, a third of its start-up, nor ever after on what it found.
+WORKER = "import gc, sys; gc.disable(); from normlab.worker import main; gc.freeze(); gc.enable(); main(*sys.argv[1:])"
 MAX_TRIES = 2  # where a worker died or fell silent; an error of the trial's own would only come again
 
 
@@ -350,7 +352,7 @@ class _Run:
         threads = 1 if self.device == "cpu" else 2
         log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives as long as the worker
         process = subprocess.Popen(
-            [sys.executable, "-m", "normlab.worker", self.device, str(threads)],
+            [sys.executable, "-c", WORKER, self.device, str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

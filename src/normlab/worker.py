@@ -39,9 +39,10 @@ from normlab.trial import TrialSpec
 _OVER = threading.Event()  # set by SIGTERM
 
 
-def main(device: str, threads: int) -> None:
+def main(device: str, threads: str) -> None:
+    """Serves requests on a device with so many threads, until its standard input closes."""
     channel = _claim_stdout()
-    prepare_process(threads)
+    prepare_process(int(threads))
     signal.signal(signal.SIGTERM, lambda *_: _OVER.set())
     for line in sys.stdin:
         request = json.loads(line)
@@ -179,7 +180,3 @@ def _claim_stdout() -> TextIO:
 def _send(channel: TextIO, message: dict[str, Any]) -> None:
     channel.write(json.dumps(message) + "\n")
     channel.flush()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
