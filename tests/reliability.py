@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from normlab.provenance import source_commit
-from tests.faults import FAULTS, PROMISES
+from tests.faults import FAULTS, FUZZED, PROMISES
 
 PAGE = Path(__file__).parent.parent / "docs" / "reliability.md"
 
@@ -22,7 +22,7 @@ def page(results: Mapping[tuple[int, str], Iterable[str]]) -> str:
         "",
         *(f"- **{name}**: {words}." for name, words in PROMISES.items()),
         "",
-        "What a crash may cost is set by `--checkpoint-seconds`, 60 by default. Nothing listens, and nothing is sent anywhere.",
+        "What a crash may cost is set by `--checkpoint-seconds`, 60 by default.",
         "",
         "## Faults",
         "",
@@ -34,15 +34,35 @@ def page(results: Mapping[tuple[int, str], Iterable[str]]) -> str:
         tests = "<br>".join(f"`{name}`" for name in sorted(found)) or "not applicable"
         outcome = " ".join(sorted(set().union(*found.values()))) if found else "–"
         lines.append(f"| {number} | {fault.fault} | {fault.promise} | {fault.happens} | {tests} | {outcome} |")
-    return "\n".join([*lines, "", *NOTES, ""])
+    return "\n".join([*lines, "", *_fuzzed(), *NOTES, ""])
+
+
+def _fuzzed() -> list[str]:
+    total = sum(fuzzed.inputs for fuzzed in FUZZED.values())
+    return [
+        "## Fuzzing",
+        "",
+        f"{total:,} inputs, fed by coverage (Atheris: `python -m tests.fuzz TARGET --runs N`); by Hypothesis in every run of the "
+        "tests, too. Each is read, or refused in one line. What reached something new is kept in `tests/fuzz/corpus` and "
+        "replayed by `tests/test_fuzz.py`.",
+        "",
+        "| target | what is fed | inputs | found |",
+        "|---|---|---|---|",
+        *(f"| `{name}` | {one.what} | {one.inputs:,} | {one.found} |" for name, one in FUZZED.items()),
+        "",
+    ]
 
 
 NOTES = [
-    "## Fuzzing",
+    "## Supply chain",
     "",
-    "`python -m tests.fuzz TARGET --runs N` (Atheris: coverage-guided) and Hypothesis in the default tests. What was run and "
-    "found stands in [the log](log.md); the inputs that reached something new are kept in `tests/fuzz/corpus` and replayed by "
-    "`tests/test_fuzz.py`.",
+    "- `requirements.lock` names every package that `make` installs, for every platform, with its version and SHA-256; pip refuses "
+    "what differs, and `tests/test_supply_chain.py` that the tests run on anything else. torch is held by version alone: which "
+    "build of it is right depends on the machine.",
+    "- `make audit` asks the package index for known vulnerabilities of what is locked; it needs one that has them. `make lock` "
+    "resolves anew.",
+    "- Nothing listens and nothing is sent anywhere: a test writes down every connection of a run, its workers and its report. "
+    "`normlab export` turns the telemetry of MLflow and Weights & Biases off.",
     "",
     "## Limits",
     "",

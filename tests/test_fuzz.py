@@ -1,5 +1,6 @@
 """The inputs that fuzzing kept, replayed: what found a fault once, and what reaches each branch of the readers."""
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,13 @@ from tests.fuzz.targets import CORPUS, TARGETS
 @pytest.mark.fault(38)
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_fuzzing_kept_is_read_or_refused_in_one_line(target: str) -> None:
-    seeds = sorted((CORPUS / target).iterdir())
-    assert seeds
-    for path in seeds:
-        TARGETS[target](path.read_bytes())
+    folder = CORPUS / target
+    inputs = [path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "found.zip"]
+    with zipfile.ZipFile(folder / "found.zip") as found:
+        inputs += [found.read(name) for name in found.namelist()]
+    assert len(inputs) > 1
+    for data in inputs:
+        TARGETS[target](data)
 
 
 @pytest.mark.fault(34)

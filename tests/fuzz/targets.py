@@ -69,7 +69,7 @@ def archive(data: bytes) -> None:
 
 
 def folder(data: bytes) -> None:
-    """Names of files, of which the first byte says what they hold: a picture, part of one, or nothing."""
+    """Names of files, after a byte that says what they hold: a picture, part of one, or nothing."""
 
     def read() -> None:
         path = _scratch() / "folder.zip"
@@ -77,7 +77,8 @@ def folder(data: bytes) -> None:
             warnings.simplefilter("ignore")  # names twice, which is what some of the inputs are about
             for name in data.split(b"\0")[:40]:
                 files.writestr(
-                    name[1:].decode(errors="replace"), (_picture(), _picture()[:60], b"")[(name or b"0")[0] % 3]
+                    name[1:].decode(errors="replace") or "x",
+                    (_picture(), _picture()[:60], b"")[(name or b"0")[0] % 3],
                 )
         with open_files(path) as files:
             listing = _list(str(path), _images(files))
