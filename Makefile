@@ -25,7 +25,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 reliability: $(INSTALLED)  ## cause every fault, the long soaks too, and write docs/reliability.md
-	$(BIN)/python -m pytest -m fault --reliability docs/reliability.md
+	$(BIN)/python -m pytest -m fault --reliability=docs/reliability.md
 
 bench: $(INSTALLED) .venv-peers/.installed  ## whole studies against what people would use instead, interleaved; over an hour
 	$(BIN)/python -m benchmarks.study --peers .venv-peers/bin/python

@@ -68,11 +68,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
     from normlab.cli import main
 
     def run(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
-        with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        with monkeypatch.context() as patch:
             patch.chdir(tmp_path)
             for name, value in environment.items():
                 patch.setenv(name, value)
-            main([str(argument) for argument in arguments])
+            with pytest.raises(SystemExit) as ended:
+                main([str(argument) for argument in arguments])
         output, errors = capfd.readouterr()
         return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), output, errors)
 

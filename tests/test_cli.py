@@ -132,7 +132,9 @@ def wait_for_results(store: Path, count: int) -> None:
 
 
 @pytest.mark.fault(4)
-def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(study: Path, tmp_path: Path, normlab: Run, here: Run) -> None:
+def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(
+    study: Path, tmp_path: Path, normlab: Run, here: Run
+) -> None:
     process = start(study, "seeds=2", "epochs=20", "--cohort", "2")
     wait_for_results(tmp_path / "normlab-store" / "trials", 2)
     process.send_signal(signal.SIGINT)

@@ -128,6 +128,18 @@ def test_a_figure_is_drawn_to_the_same_bytes_each_time_with_its_text_as_text(tmp
         assert phrase in text
 
 
+def test_thousands_of_seeds_are_an_image_within_the_drawing_and_its_text_stays_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = factor_figure(make_table(tmp_path), "norm")
+    few = picture(draw_factor(data), ".svg").decode()
+    monkeypatch.setattr("normlab.figures.MAX_VECTOR_DOTS", 5)
+    many = picture(draw_factor(data), ".svg").decode()
+    assert (few.count("<image"), many.count("<image")) == (0, len(data.panels))
+    assert many.count("<text") == few.count("<text") > 5
+    assert many.count("<use") < few.count("<use")
+
+
 @pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml")])
 def test_pictures_come_as_the_kind_that_was_asked_for(tmp_path: Path, suffix: str, start: bytes) -> None:
     figure = draw_curves(curve_figure(make_table(tmp_path)))

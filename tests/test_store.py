@@ -14,9 +14,9 @@ import pytest
 
 from normlab.errors import UsageError
 from normlab.processes import process_identity, process_start
-from normlab.result import Details, Result
+from normlab.result import Details, Result, result_from_json, result_to_json
 from normlab.store import Store
-from normlab.trial import identity, make_spec, trial_id
+from normlab.trial import identity, make_spec, trial_id, trial_ids
 
 
 def make_result(seed: int = 0, **settings: Any) -> Result:
@@ -104,6 +104,25 @@ def test_details_that_were_edited_by_hand_do_not_match_their_hash(store: Store) 
     path.write_text(path.read_text().replace("3", "4"))
     with pytest.raises(ValueError, match="SHA-256"):
         store.load(result.id, details=True)
+
+
+def test_a_result_that_a_tool_laid_out_anew_is_the_same_result(store: Store) -> None:
+    result = make_result()
+    store.save(result)
+    path = store.root / "trials" / result.id / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text())))
+    assert store.load(result.id, details=True) == result
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"diverged_epoch": 3}))
+    with pytest.raises(ValueError, match="edited by hand"):
+        store.load(result.id)
+
+
+def test_a_seed_that_is_none_is_damage_whatever_was_read_before(store: Store) -> None:
+    text = result_to_json(make_result(), {}).replace('"format": 2', '"format": 1')
+    assert result_from_json(text)[0].spec.seed == 0
+    for seed in ("-1", "4294967296", "true", "1.0", '"1"', "null"):
+        with pytest.raises(ValueError, match="seed"):
+            result_from_json(text.replace('"seed": 0', f'"seed": {seed}'))
 
 
 def test_a_result_copied_under_another_id_is_not_taken_for_that_trial(store: Store) -> None:
@@ -244,6 +263,12 @@ PINNED: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("settings", "expected"), PINNED)
 def test_ids_that_reached_disk_stay_what_they_are(settings: dict[str, Any], expected: str) -> None:
     assert trial_id(make_spec({"data": "digits", "network": "8K-2C2B-10D", "epochs": 1, **settings})) == expected
+
+
+def test_the_ids_of_several_seeds_are_those_of_each() -> None:
+    first = make_spec({"data": "digits", "network": "4K-1C1B-10D", "epochs": 3, "seed": 7})
+    seeds = [0, 1, 7, 2**32 - 1]
+    assert trial_ids(first, seeds) == [trial_id(first.model_copy(update={"seed": seed})) for seed in seeds]
 
 
 def test_a_setting_without_effect_takes_no_part_in_the_id() -> None:

@@ -34,6 +34,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "p")
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (8, 3)))
 MAX_SERIES = len(COLOURS)
 MAX_PANELS, MAX_CURVE_PANELS = 12, 24  # chosen: what fits a page and still can be read
+MAX_VECTOR_DOTS = 2_000  # chosen: more are an image within the SVG or PDF, which would take seconds and megabytes
 
 # Text stays text: smaller, searchable and readable aloud. A level such as $x$ is no formula.
 STYLE: Any = {
@@ -366,6 +367,9 @@ def picture(figure: Figure, suffix: str) -> bytes:
     content = io.BytesIO()
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a level may be in any script
+        if figure.get_layout_engine() is not None:  # laid out once, not twice for each file
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
         figure.savefig(content, format=suffix[1:], dpi=200, metadata=metadata[suffix])
     return content.getvalue()
 
@@ -451,6 +455,7 @@ def _draw_series(axes: Axes, data: FactorFigure, series: Series, i: int, centre:
     """Draws one line: means at their place, seeds a little to the right; `centre` and `step` are in points."""
     means = _shifted(axes, centre - (0 if data.numeric else 0.18 * step))
     seeds = [_shifted(axes, centre + (4.5 if data.numeric else 0.24 * step) + 1.5 * j) for j in (-1, 0, 1)]
+    as_image = sum(len(p.scores) + len(p.diverged) for p in data.points()) > MAX_VECTOR_DOTS
     x = [data.positions[p.x] for p in series.points]
     y = [100 * p.mean for p in series.points]
     if data.numeric:
@@ -464,7 +469,7 @@ def _draw_series(axes: Axes, data: FactorFigure, series: Series, i: int, centre:
         for j in range(3):  # each third run in a column of its own, one artist for all of them
             dots = [(place, 100 * score) for place, scores in zip(x, runs, strict=True) for score in scores[j::3]]
             if dots:
-                axes.plot(*zip(*dots, strict=True), transform=seeds[j], **style)
+                axes.plot(*zip(*dots, strict=True), transform=seeds[j], rasterized=as_image, **style)
     axes.plot(x, y, color=COLOURS[i], transform=means, zorder=4, **_mean_style(i))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from normlab.errors import UsageError
-from normlab.trial import TrialSpec, make_spec, trial_id
+from normlab.trial import TrialSpec, make_spec, trial_ids
 
 if TYPE_CHECKING:  # a study checks itself against its own grid
     from normlab.study import Factor, Study
@@ -106,8 +106,8 @@ def trials_by_arm(study: "Study", fingerprint: Callable[[str], str]) -> tuple[tu
 def _trials(study: "Study", arm: Arm, fingerprint: Callable[[str], str]) -> tuple[Trial, ...]:
     print_ = fingerprint(str(arm.settings["data"]))
     first = make_spec({**arm.settings, "seed": study.seeds[0], "data_fingerprint": print_})
-    specs = [first.model_copy(update={"seed": seed}) for seed in study.seeds]  # seeds were checked with the study
-    return tuple(Trial(id=trial_id(spec), spec=spec) for spec in specs)
+    ids = zip(study.seeds, trial_ids(first, study.seeds), strict=True)  # seeds were checked with the study
+    return tuple(Trial(id=id_, spec=first.model_copy(update={"seed": seed})) for seed, id_ in ids)
 
 
 def contrasts(study: "Study") -> tuple[Contrast, ...]:

@@ -5,6 +5,7 @@ in each further one, a 2×2 max-pool of stride 2 at the end of each block. `256D
 `Dropout0.5`: drops half of the units before it. The last dense layer gives the classes. Imports no torch.
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ class LayerShape:
     rate: float = 0.0  # of a dropout
 
 
+@functools.lru_cache(maxsize=1024)
 def parse_notation(text: str) -> tuple[Layer, ...]:
     """Reads the notation into layer records; a `UsageError` names the wrong token, why, and a valid spelling."""
     tokens = text.strip().split("-")

@@ -47,14 +47,11 @@ def make_plan(study: Study, store: Store) -> Plan:
     unique = {trial.id: trial for row in rounds for trial in row if trial is not None}
     states, reasons = look_up(store, unique)
     flops: dict[str, float] = {}
-    costs: dict[TrialSpec, float] = {}  # trials that differ by seed alone are checked once
     describe = functools.cache(datasets.describe)
-    for trial in unique.values():
-        shape = trial.spec.model_copy(update={"seed": 0})
-        if shape not in costs:
-            with _placed(study):
-                costs[shape] = _checked_flops(shape, describe(shape.data, image_size=shape.image_size))
-        flops[trial.id] = costs[shape]
+    for row in by_arm:  # its trials differ by seed alone
+        with _placed(study):
+            cost = _checked_flops(row[0].spec, describe(row[0].spec.data, image_size=row[0].spec.image_size))
+        flops |= {trial.id: cost for trial in row}
     return Plan(trials=tuple(unique.values()), states=states, reasons=reasons, flops=flops)
 
 

@@ -45,7 +45,7 @@ WORTH_MEASURING = 1e10  # FLOPs a worker: a second of work, at the pace of small
 GRACE_SECONDS = 30.0  # after the deadline, to end what a step or an evaluation takes
 CLOSING_SECONDS = 5.0  # for workers that are interrupted, to save where they stand
 SILENCE_SECONDS = 900.0  # chosen: a worker sends a line with every batch that takes longer than half a second
-# `normlab.worker` without the garbage collector while it imports, a third of its start-up, nor ever after on what it found.
+# normlab.worker, imported without the garbage collector, which is a third of its start-up and never looks at it again.
 WORKER = "import gc, sys; gc.disable(); from normlab.worker import main; gc.freeze(); gc.enable(); main(*sys.argv[1:])"
 MAX_TRIES = 2  # where a worker died or fell silent; an error of the trial's own would only come again
 

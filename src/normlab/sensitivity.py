@@ -4,6 +4,7 @@ A seed that was run at every level gives one whole curve of its own. The usable 
 each such curve, and their intervals are t intervals over these curves: nothing is assumed of how levels move together.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,8 @@ class SensitivityContrast:
     log: bool
 
 
-def sensitivities(table: StudyTable) -> list[Sensitivity]:
+@functools.lru_cache(maxsize=4)  # a report asks again and again
+def sensitivities(table: StudyTable) -> tuple[Sensitivity, ...]:
     """One for each line over each numeric factor with at least three levels, where a seed was run at all of them."""
     found = []
     for factor in table.study.factors:
@@ -79,7 +81,7 @@ def sensitivities(table: StudyTable) -> list[Sensitivity]:
         for others, line in lines.items():
             if len(line) == len(levels) and (one := _sensitivity(table, factor.name, others, line)):
                 found.append(one)
-    return found
+    return tuple(found)
 
 
 def _sensitivity(table: StudyTable, factor: str, others: Others, line: Mapping[float, ArmRecord]) -> Sensitivity | None:

@@ -112,13 +112,13 @@ class Store:
     def failures(self, trial_ids: Iterable[str]) -> dict[str, str]:
         """The reasons of trials that failed at their last try."""
         found = {}
-        for trial_id in trial_ids:
-            path = self.root / "failed" / f"{trial_id}.json"
-            if path.exists():
-                try:
-                    found[trial_id] = str(json.loads(path.read_text())["reason"])
-                except (ValueError, KeyError, OSError):
-                    found[trial_id] = "unknown: the record of the failure is unreadable"
+        there = {path.stem for path in (self.root / "failed").glob("*.json")}
+        for trial_id in there.intersection(trial_ids):
+            try:
+                content = (self.root / "failed" / f"{trial_id}.json").read_text()
+                found[trial_id] = str(json.loads(content)["reason"])
+            except (ValueError, KeyError, TypeError, OSError):
+                found[trial_id] = "unknown: the record of the failure is unreadable"
         return found
 
     def record_failure(self, trial_id: str, reason: str) -> None:

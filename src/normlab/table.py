@@ -4,6 +4,7 @@ A study in, `StudyTable` out: every trial is finished, diverged, running, missin
 statistics of what is there, and every contrast its difference. `rows` and `wording` arrange them. Imports no torch.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -67,18 +68,18 @@ class ArmRecord:
     def spec(self) -> TrialSpec:
         return self.trials[0].trial.spec
 
-    @property
+    @functools.cached_property
     def scores(self) -> dict[int, float]:
         """Scores by seed."""
         return {t.trial.spec.seed: t.score for t in self.trials if t.score is not None}
 
-    @property
+    @functools.cached_property
     def num_test(self) -> int | None:
         """Test images of the arm's results; None before there is one."""
         counts = [t.result.metrics["num_test"] for t in self.trials if t.result and "num_test" in t.result.metrics]
         return int(counts[0]) if counts else None
 
-    @property
+    @functools.cached_property
     def num_classes(self) -> int:
         return num_classes(parse_notation(self.spec.network))
 
@@ -154,7 +155,7 @@ class ContrastRecord:
         return 2 * compared if self.contrast.best else compared  # half of them choose the levels
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # a table equals itself alone: what is computed of one is kept by it
 class StudyTable:
     study: Study
     metric: str

@@ -8,7 +8,7 @@ and neither does one that has its default. So a default may never change its mea
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Literal, get_args
 
@@ -180,11 +180,20 @@ def identity(spec: TrialSpec) -> dict[str, Any]:
 
 def trial_id(spec: TrialSpec) -> str:
     """A readable name and 12 hex digits of the SHA-256 of the spec's identity; safe as a folder's name."""
-    text = json.dumps(identity(spec), sort_keys=True, allow_nan=False)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return trial_ids(spec, [spec.seed])[0]
+
+
+def trial_ids(spec: TrialSpec, seeds: Sequence[int]) -> list[str]:
+    """The ids of a spec under other seeds than its own."""
     words = (spec.data.removeprefix("folder:"), spec.network, spec.norm, f"lr{spec.learning_rate:g}")
     slug = "-".join(re.sub(r"[^A-Za-z0-9.-]+", "_", word).strip("._-") for word in words)
-    return f"{slug[:80]}-b{spec.batch_size}-s{spec.seed}-{digest}"
+    shared = {name: value for name, value in identity(spec).items() if name != "seed"}
+    found = []
+    for seed in seeds:
+        kept = shared if seed == TrialSpec.model_fields["seed"].default else shared | {"seed": seed}
+        digest = hashlib.sha256(json.dumps(kept, sort_keys=True, allow_nan=False).encode()).hexdigest()[:12]
+        found.append(f"{slug[:80]}-b{spec.batch_size}-s{seed}-{digest}")
+    return found
 
 
 def make_spec(settings: Mapping[str, Any], where: Callable[[str], str] = lambda key: "") -> TrialSpec:
