@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normlab.result import Result
-from normlab.sensitivity import is_log, mean_height, sensitivities, sensitivity_contrasts, usable_range
+from normlab.sensitivity import is_log, mean_height, own_widths, sensitivities, sensitivity_contrasts, usable_range
 from normlab.stats import compare, mean_interval, not_worse_than_best, welch_difference
 from normlab.study import Study, parse_study
 from normlab.table import StudyTable, read_table
@@ -120,6 +120,50 @@ def test_a_line_has_the_statistics_of_its_seeds_own_curves() -> None:
     assert pair.width.difference == pytest.approx(batch.width.mean - none.width.mean)
 
 
+CURVES = {
+    "a plateau": [0.6, 0.9, 0.9, 0.9, 0.7],
+    "a peak": [0.7, 0.85, 0.9, 0.84, 0.6],
+    "a slope": [0.9, 0.88, 0.8, 0.7, 0.5],
+}
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("spread", [0.005, 0.01, 0.02])
+@pytest.mark.parametrize("curve", CURVES)
+def test_the_interval_of_the_width_holds_the_true_width_as_often_as_it_says(curve: str, spread: float, n: int) -> None:
+    places, true, studies = [0.0, 1.0, 2.0, 3.0, 4.0], CURVES[curve], 300
+    width = usable_range(places, true, 0.05)
+    rng, held = np.random.default_rng(n), 0
+    for runs in rng.normal(true, spread, (studies, n, 5)):
+        found = mean_interval(list(own_widths(places, dict(enumerate(runs.tolist())), 0.05).values()))
+        held += found.low is not None and found.high is not None and found.low <= width.high - width.low <= found.high
+    assert held / studies >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / studies)
+
+
+def test_lines_of_one_shape_and_other_spreads_are_no_wider_than_each_other() -> None:
+    """The same true plateau, run to run four times as loud in one: the widths must not tell them apart."""
+    places, studies, wrong = [0.0, 1.0, 2.0, 3.0, 4.0], 400, 0
+    rng = np.random.default_rng(0)
+    for _ in range(studies):
+        first, second = (
+            own_widths(places, dict(enumerate(rng.normal(CURVES["a plateau"], spread, (5, 5)).tolist())), 0.05)
+            for spread in (0.005, 0.02)
+        )
+        found = compare(first, second)
+        wrong += found.low is not None and found.high is not None and not found.low <= 0 <= found.high
+    assert wrong / studies <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
+
+
+def test_an_interval_of_a_width_stays_within_what_was_tried() -> None:
+    table = make_table(
+        lambda spec: float(np.random.default_rng([spec.seed, int(1e6 * spec.learning_rate)]).normal(0.5, 0.2))
+    )
+    for line in sensitivities(table):
+        assert line.width.low is not None
+        assert line.width.high is not None
+        assert 0 <= line.width.low <= line.width.high <= 3
+
+
 def test_the_tolerance_of_the_usable_range_stands_in_the_study() -> None:
     none, _ = sensitivities(make_table(bump, STUDY + "usable_within: 10\n"))
     assert none.width.mean == pytest.approx(2.0, abs=1e-6)
@@ -127,9 +171,9 @@ def test_the_tolerance_of_the_usable_range_stands_in_the_study() -> None:
 
 def test_two_levels_are_no_line_and_names_are_no_numbers() -> None:
     text = STUDY.replace("1e-4, 1e-3, 1e-2, 0.1", "1e-3, 1e-2")
-    assert sensitivities(make_table(bump, text)) == []
+    assert sensitivities(make_table(bump, text)) == ()
     named = "{a: {learning_rate: 0.1}, b: {learning_rate: 0.01}, c: {learning_rate: 1e-3}}"
-    assert sensitivities(make_table(bump, STUDY.replace("[1e-4, 1e-3, 1e-2, 0.1]", named))) == []
+    assert sensitivities(make_table(bump, STUDY.replace("[1e-4, 1e-3, 1e-2, 0.1]", named))) == ()
 
 
 def test_the_words_name_units_and_ends() -> None:

@@ -263,6 +263,42 @@ def test_the_seeds_for_equivalence_give_the_power_they_promise() -> None:
     assert np.mean([p is not None and p < 0.05 for p in found]) == pytest.approx(0.8, abs=0.05)
 
 
+@pytest.mark.parametrize("case", ["paired", "one arm without spread", "Welch"])
+@pytest.mark.parametrize("n", [3, 5, 8])
+def test_what_could_be_resolved_is_resolved_as_often_as_promised_by_the_same_method(case: str, n: int) -> None:
+    """Runs of standard deviation 1, of which the estimate is told: the power is then exactly what is promised."""
+    error, freedom = {"paired": (n**-0.5, n - 1), "one arm without spread": (n**-0.5, n - 1)}.get(
+        case, ((2 / n) ** 0.5, 2 * n - 2)
+    )
+    known = Difference(
+        n_first=n, n_second=n, difference=0.5, standard_error=error, degrees_of_freedom=freedom, low=0, high=1,
+        level=0.95, method="paired t" if case == "paired" else "Welch t",
+    )  # fmt: skip
+    smallest = smallest_difference(known)
+    assert smallest is not None
+    assert power_of(case, n, smallest) == pytest.approx(0.8, abs=0.03)
+    needed = seeds_needed(known)
+    assert needed is not None
+    assert power_of(case, needed, 0.5) == pytest.approx(0.81, abs=0.04)  # the first whole number that is enough
+
+
+def power_of(case: str, n: int, difference: float) -> float:
+    draws = np.random.default_rng(n).normal(0, 1, (4000, 2, n))
+    first, second = draws[:, 0] + difference, draws[:, 1]
+    if case == "Welch":
+        return float((scipy_stats.ttest_ind(first, second, axis=1).pvalue < 0.05).mean())
+    return float(
+        (scipy_stats.ttest_1samp(first, 0, axis=1).pvalue < 0.05).mean()
+    )  # of differences, or beside a constant
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.data())
+def test_the_exact_test_of_divergence_is_scipys(n_first: int, n_second: int, data: st.DataObject) -> None:
+    first, second = data.draw(st.integers(0, n_first)), data.draw(st.integers(0, n_second))
+    expected = scipy_stats.fisher_exact([[first, n_first - first], [second, n_second - second]]).pvalue
+    assert divergence_p(first, n_first, second, n_second) == pytest.approx(expected, rel=1e-9)
+
+
 def test_a_prediction_interval_holds_one_further_run_as_often_as_it_says() -> None:
     runs = np.random.default_rng(2).normal(0.9, 0.01, (4000, 6))
     held = 0

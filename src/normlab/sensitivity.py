@@ -7,7 +7,7 @@ each such curve, and their intervals are t intervals over these curves: nothing 
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,8 +36,9 @@ class Sensitivity:
 
     `best` is the level with the highest mean, `best_low` to `best_high` spans the levels that are not shown to be worse
     than another (see `stats.not_worse_than_best`). `usable` is that of the mean curve; `widths` are those of each
-    seed's own curve and `width` their mean, in factors of ten on a log axis. `areas` are the heights of the
-    seeds' curves averaged over the axis, fractions of 1, and `area` is their mean. None without a curve of one seed.
+    seed's own curve (see `own_widths`) and `width` their mean, in factors of ten on a log axis. `areas` are the heights
+    of the seeds' curves averaged over the axis, fractions of 1, and `area` is their mean. None without a curve of one
+    seed.
     """
 
     factor: str
@@ -96,7 +97,10 @@ def _sensitivity(table: StudyTable, factor: str, others: Others, line: Mapping[f
     means = [float(np.mean(heights)) for heights in zip(*curves.values(), strict=True)]
     within = table.study.usable_within / 100
     kept = not_worse_than_best([[curves[seed][i] for seed in seeds] for i in range(len(levels))], level=table.level)
-    widths = {seed: _width(usable_range(places, heights, within)) for seed, heights in curves.items()}
+    widths = own_widths(places, curves, within)
+    width = mean_interval(list(widths.values()), level=table.level)
+    if width.low is not None and width.high is not None:  # no width lies beyond these
+        width = replace(width, low=max(width.low, 0.0), high=min(width.high, places[-1] - places[0]))
     areas = {seed: mean_height(places, heights) for seed, heights in curves.items()}
     usable = usable_range(places, means, within)
     return Sensitivity(
@@ -115,7 +119,7 @@ def _sensitivity(table: StudyTable, factor: str, others: Others, line: Mapping[f
             open_high=usable.open_high,
         ),
         widths=widths,
-        width=mean_interval(list(widths.values()), level=table.level),
+        width=width,
         areas=areas,
         area=mean_interval(list(areas.values()), level=table.level),
     )
@@ -151,10 +155,12 @@ def is_log(levels: Sequence[float]) -> bool:
     return min(levels) > 0 and max(levels) / min(levels) > WIDE
 
 
-def usable_range(places: Sequence[float], heights: Sequence[float], within: float) -> Range:
-    """The stretch around a curve's highest point in which it stays at most `within` below it, straight lines between
-    the points; `places` ascend."""
-    top = int(np.argmax(heights))
+def usable_range(
+    places: Sequence[float], heights: Sequence[float], within: float, *, around: int | None = None
+) -> Range:
+    """The stretch around a curve's highest point, or around the point of that number, in which it stays at most
+    `within` below it, straight lines between the points; `places` ascend."""
+    top = int(np.argmax(heights)) if around is None else around
     floor = heights[top] - within
     ends, is_open = [], []
     for step in (-1, 1):
@@ -171,10 +177,14 @@ def usable_range(places: Sequence[float], heights: Sequence[float], within: floa
     return Range(low=ends[0], high=ends[1], open_low=is_open[0], open_high=is_open[1])
 
 
+def own_widths(places: Sequence[float], curves: Mapping[int, Sequence[float]], within: float) -> dict[int, float]:
+    """The width of each seed's own usable range, around the level that is best on average. Around a seed's own best
+    level, which is part luck, ranges come out too narrow, however many seeds there are."""
+    top = int(np.argmax(np.mean(list(curves.values()), axis=0)))
+    ranges = {seed: usable_range(places, heights, within, around=top) for seed, heights in curves.items()}
+    return {seed: found.high - found.low for seed, found in ranges.items()}
+
+
 def mean_height(places: Sequence[float], heights: Sequence[float]) -> float:
     """Area under a curve of straight lines divided by the length of its axis: the mean height over what was tried."""
     return float(np.trapezoid(heights, places) / (places[-1] - places[0]))
-
-
-def _width(stretch: Range) -> float:
-    return stretch.high - stretch.low
