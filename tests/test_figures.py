@@ -135,7 +135,7 @@ def test_thousands_of_seeds_are_an_image_within_the_drawing_and_its_text_stays_t
     few = picture(draw_factor(data), ".svg").decode()
     monkeypatch.setattr("normlab.figures.MAX_VECTOR_DOTS", 5)
     many = picture(draw_factor(data), ".svg").decode()
-    assert (few.count("<image"), many.count("<image")) == (0, len(data.panels))
+    assert few.count("<image") == 0 < many.count("<image")
     assert many.count("<text") == few.count("<text") > 5
     assert many.count("<use") < few.count("<use")
 

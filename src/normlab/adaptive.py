@@ -2,11 +2,14 @@
 
 from normlab import datasets
 from normlab.errors import UsageError
-from normlab.plan import make_plan
+from normlab.plan import estimate_seconds, make_plan
+from normlab.processes import cores
+from normlab.rates import worker_rates
+from normlab.runner import resolve_device
 from normlab.store import Store
 from normlab.study import Study
 from normlab.table import read_table
-from normlab.terminal import flops_words
+from normlab.terminal import duration_words
 from normlab.wording import verdict_words
 
 
@@ -19,17 +22,27 @@ def require_contrasts(study: Study) -> None:
         )
 
 
-def look_words(study: Study, store: Store) -> str:
-    """What is resolved, what is open, and what the next look would cost, one line each."""
+def look_words(study: Study, store: Store, *, workers: int | None = None, device: str = "auto") -> str:
+    """What is resolved, what is open, and what the next look and all further ones would cost, one line each."""
     table = read_table(study, store, datasets.fingerprint)
     progress = table.progress
     assert progress is not None
     lines = [f"  {r.contrast.label}: {verdict_words(r)}" for r in table.contrasts]
-    missing = make_plan(study, store)
-    cost = sum(missing.flops[trial.id] for trial in missing.missing())
     head = f"{len(progress.resolved)} of {len(table.contrasts)} contrasts are resolved"
     if progress.is_done:
         head += "" if not progress.open else f"; the others are not, with {study.looks[-1]} seeds an arm"
     else:
-        head += f"; {progress.runs_now} seeds an arm come next: {len(missing.missing())} trials, {flops_words(cost)}"
+        plan = make_plan(study, store)
+        device = resolve_device(device)
+        rate, hands = worker_rates(store, plan.trials, device), workers or (cores() if device == "cpu" else 1)
+        missing = plan.missing()
+        seconds = estimate_seconds(missing, plan.flops, rate, hands)
+        rest = [arm for arm in table.arms if progress.runs[arm.arm.label] == progress.runs_now]
+        further = (study.looks[-1] - progress.runs_now) * len(rest)
+        each = sum(plan.flops[arm.trials[0].trial.id] / rate(arm.spec) for arm in rest) / max(hands, 1)
+        most = seconds + (study.looks[-1] - progress.runs_now) * each
+        head += (
+            f"; {progress.runs_now} seeds an arm come next: {len(missing)} trials, about {duration_words(seconds)}; "
+            f"at most {len(missing) + further} trials, about {duration_words(most)}, to {study.looks[-1]} seeds an arm"
+        )
     return "\n".join([head, *lines])

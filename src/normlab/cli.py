@@ -134,10 +134,13 @@ def _train_study(study: "Study", store: "Store", arguments: str, **options: Any)
     from normlab.adaptive import look_words, require_contrasts
 
     require_contrasts(study)
-    code = train_missing(
-        _headline(study), study, store, on_look=lambda: click.echo(look_words(study, store), err=True), **options
-    )
-    click.echo(look_words(study, store), err=True)
+
+    def say() -> None:
+        words = look_words(study, store, workers=options["workers"], device=options["device"])
+        click.echo(words, err=True)
+
+    code = train_missing(_headline(study), study, store, on_look=say, **options)
+    say()
     click.echo(f"normlab report {arguments} shows it", err=True)
     return code
 

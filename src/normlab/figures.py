@@ -24,6 +24,7 @@ from matplotlib.transforms import ScaledTranslation, Transform
 
 from normlab.errors import UsageError, unknown
 from normlab.grid import as_number
+from normlab.notation import dropout_rates
 from normlab.result import Result
 from normlab.table import ArmRecord, StudyTable
 from normlab.wording import UNITS, words
@@ -119,6 +120,7 @@ class CurveFigure:
     panels: tuple[CurvePanel, ...]
     names: tuple[str, ...]  # of the series, in the order of their colours
     chance: float | None  # None where the arms' numbers of classes differ
+    dropout: bool  # whether any network has it
     left_out: str
 
 
@@ -189,7 +191,8 @@ def curve_figure(table: StudyTable) -> CurveFigure:
         found.append(CurvePanel(title=title, arms=arms))
     names = tuple(dict.fromkeys(arm.name for panel in found for arm in panel.arms))
     left_out = _left_out(panels, MAX_CURVE_PANELS)
-    return CurveFigure(panels=tuple(found), names=names, chance=_chance(table), left_out=left_out)
+    dropout = any(any(dropout_rates(arm.spec.network)) for arm in table.arms)
+    return CurveFigure(panels=tuple(found), names=names, chance=_chance(table), dropout=dropout, left_out=left_out)
 
 
 Levels = tuple[tuple[str, str], ...]
@@ -540,7 +543,7 @@ def _curve_legend(data: CurveFigure) -> list[Entry]:
     first = GREY if entries else COLOURS[0]
     entries.append((Line2D([], [], color=first, linewidth=1.5), "test, mean of the seeds"))
     entries.append((Line2D([], [], color=first, linewidth=5, alpha=0.25), "test, lowest to highest seed"))
-    entries.append((Line2D([], [], color=first, linewidth=0.6), "training (with dropout), mean"))
+    entries.append((Line2D([], [], color=first, linewidth=0.6), f"training{', with dropout' * data.dropout}, mean"))
     if any(arm.diverged_at for panel in data.panels for arm in panel.arms):
         entries.append((Line2D([], [], **{**_cross_style(0), "color": GREY}), "a run diverged here"))
     return entries

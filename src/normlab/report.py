@@ -28,13 +28,15 @@ from normlab.figures import (
     picture,
 )
 from normlab.result import sha256
-from normlab.rows import arm_rows, contrast_rows, sensitivity_rows, to_csv, to_json, to_latex
+from normlab.rows import arm_rows, contrast_rows, sensitivity_contrast_rows, sensitivity_rows, to_csv, to_json, to_latex
+from normlab.sensitivity import SensitivityContrast, sensitivities, sensitivity_contrasts
 from normlab.stats import binomial_error
 from normlab.study import Study, label_of, shipped_studies
 from normlab.table import ArmRecord, ContrastRecord, StudyTable, TrialRecord
 from normlab.trial import SETTINGS, is_active
 from normlab.wording import (
     arm_summary,
+    axis_unit,
     best_words,
     context_words,
     contrast_summary,
@@ -80,15 +82,20 @@ def write_report(study: Study, table: StudyTable, folder: Path) -> Path:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_file(folder / "arms.csv", to_csv(arm_rows(table)).encode())
-        write_file(folder / "contrasts.csv", to_csv(contrast_rows(table)).encode())
-        if lines := sensitivity_rows(table):
-            write_file(folder / "sensitivity.csv", to_csv(lines).encode())
+        for name, numbers in (
+            ("arms", arm_rows(table)),
+            ("contrasts", contrast_rows(table)),
+            ("sensitivity", sensitivity_rows(table)),
+            ("sensitivity-contrasts", sensitivity_contrast_rows(table)),
+        ):
+            if numbers:
+                write_file(folder / f"{name}.csv", to_csv(numbers).encode())
         write_file(folder / "results.json", to_json(table).encode() + b"\n")
         for name, rows in (
             ("arms", arm_summary(table, full=True)),
             ("contrasts", contrast_summary(table, full=True)),
             ("sensitivity", sensitivity_summary(table)),
+            ("sensitivity-contrasts", sensitivity_contrast_summary(table)),
         ):
             if rows:
                 write_file(folder / f"{name}.tex", to_latex(rows, f"{study.question} {context_words(table)}.").encode())
@@ -158,7 +165,8 @@ def answers(table: StudyTable) -> list[str]:
         groups.setdefault((*pair, contrast.best or ""), []).append(record)
     if groups:
         start = words(table.metric).capitalize()
-        return [
+        over_levels = [_line_sentence(table, pair) for pair in sensitivity_contrasts(table, sensitivities(table))]
+        return over_levels + [
             _group_sentence(f"{start}, {words(key[0])}{_at_best(key[3], group)} ", key[:3], group)
             for key, group in groups.items()
         ]
@@ -169,6 +177,20 @@ def answers(table: StudyTable) -> list[str]:
         + f" at n = {mean.n}."
         for label, mean in means
     ] or ["No trial is finished yet."]
+
+
+def _line_sentence(table: StudyTable, pair: SensitivityContrast) -> str:
+    """Two lines over a numeric factor in words: how much wider one's usable range is, and how much higher it lies."""
+    runs = _runs_words([pair.area.n_first, pair.area.n_second])
+    wider = f"{pair.width.difference:+.2g}"
+    if pair.width.low is not None and pair.width.high is not None:
+        wider += f" [{pair.width.low:+.2g}, {pair.width.high:+.2g}]"
+    higher = interval_words(pair.area.low, pair.area.high, signed=True)
+    return (
+        f"Over {words(pair.factor)}, {pair.label}: usable range (within {table.study.usable_within:g} points of the "
+        f"best) is wider by {wider} {axis_unit(pair.log, pair.factor)}, and {words(table.metric)} higher by "
+        f"{100 * pair.area.difference:+.2f} points{f' {higher}' if higher else ''} on average ({runs}; exploratory)."
+    )
 
 
 def _at_best(factor: str, group: Sequence[ContrastRecord]) -> str:
@@ -226,16 +248,22 @@ def _places(records: Sequence[ContrastRecord]) -> str:
 
 def _extreme(records: Sequence[ContrastRecord]) -> str:
     """The largest difference of a group with its interval, or the numbers of runs of one that is not resolved."""
-    counts = sorted({n for r in records for n in (len(r.first.scores), len(r.second.scores))})
-    runs = f"n = {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
+    runs = _runs_words([n for r in records for n in (len(r.first.scores), len(r.second.scores))])
     if records[0].verdict not in ("better", "worse"):
         needs = [record.seeds for record in records if record.seeds is not None]
-        return f" ({runs}; {seeds_words(max(needs))} seeds would settle all of them)" if needs else f" ({runs})"
+        if not needs:
+            return f" ({runs})"
+        ends = dict.fromkeys([seeds_words(min(needs)), seeds_words(max(needs))])
+        return f" ({runs}; {' to '.join(ends)} seeds would settle each)"
     most = max(records, key=lambda r: abs(r.difference.difference) if r.difference else 0)
     assert most.difference is not None
     interval = interval_words(most.difference.low, most.difference.high, signed=True)
     by = "by" if len(records) == 1 else "by up to"
     return f" ({by} {100 * abs(most.difference.difference):.2f} points {interval}; {runs})"
+
+
+def _runs_words(counts: Sequence[int]) -> str:
+    return f"n = {min(counts)}" + (f" to {max(counts)}" if min(counts) < max(counts) else "")
 
 
 def _some(values: Sequence[str], separator: str = ", ") -> str:
@@ -262,6 +290,11 @@ def caveat(table: StudyTable) -> str:
     ends = [end for arm in table.arms if arm.mean for end in (arm.mean.low, arm.mean.high) if end is not None]
     if ends and not 0 <= min(ends) <= max(ends) <= 1:
         text += " Where few runs lie far apart, an interval reaches beyond what an accuracy can be."
+    if table.progress is None and len({len(arm.scores) for arm in table.arms}) > 1:
+        text += (
+            " Arms have different numbers of runs: where some were added because something was open, these verdicts do "
+            "not keep their error rate (seeds: N..MAX does)."
+        )
     if table.contrasts and not planned:
         text += " All comparisons are exploratory: the study named none of them before it ran."
     if mixed := _mixed(table):
@@ -420,7 +453,10 @@ def _factor_caption(data: FactorFigure, context: str) -> str:
 
 
 def _curve_caption(data: CurveFigure, context: str) -> str:
-    text = "Thick lines are test accuracy, bands its lowest to highest seed, thin lines training accuracy with dropout."
+    text = (
+        "Thick lines are test accuracy, mean over the seeds, bands its lowest to highest seed, thin lines training "
+        f"accuracy{' with dropout' * data.dropout} ({_runs_words([arm.n for p in data.panels for arm in p.arms])})."
+    )
     if any(arm.diverged_at for panel in data.panels for arm in panel.arms):
         text += " A trial counts as chance from the epoch in which it diverged, marked by a cross."
     return f"{text} {context}." + (f" Drawn are {data.left_out}." if data.left_out else "")

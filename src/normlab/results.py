@@ -66,7 +66,7 @@ class Results:
 
     def contrasts(self) -> Rows:
         """The study's own contrasts, with verdicts."""
-        return Rows(contrast_rows(self.table), contrast_summary(self.table, full=True))
+        return _contrast_rows(self.table)
 
     def sensitivity(self) -> Rows:
         """Best level, usable range and area under the curve of every line over a numeric factor."""
@@ -106,7 +106,16 @@ class Results:
             replace(record, contrast=replace(record.contrast, planned=asked in planned)) for record in found.contrasts
         ]
         shown = replace(found, contrasts=tuple(records))
-        return Rows(contrast_rows(shown), contrast_summary(shown, full=True))
+        if self.table.progress is None:
+            return _contrast_rows(shown)
+        if asked in planned:  # it is judged by its looks
+            labels = {record.contrast.label for record in records}
+            own = tuple(record for record in self.table.contrasts if record.contrast.label in labels)
+            return _contrast_rows(replace(self.table, contrasts=own))
+        rows = contrast_summary(shown, full=True)
+        return Rows(
+            contrast_rows(shown), [row | {"asked": f"{row['asked']}, not adjusted for the looks"} for row in rows]
+        )
 
     def plot(self, factor: str | None = None) -> Figure:
         """The figure of a factor: every seed, means and intervals; without a factor, the learning curves."""
@@ -166,6 +175,10 @@ def load_results(
     loaded = study if isinstance(study, Study) else Study.load(study, scale=scale, overrides=overrides)
     place = store if isinstance(store, Store) else Store(Path(store)) if store else Store.default()
     return Results(read_table(loaded, place, datasets.fingerprint, details=True), place)
+
+
+def _contrast_rows(table: StudyTable) -> Rows:
+    return Rows(contrast_rows(table), contrast_summary(table, full=True))
 
 
 def _frame(rows: Sequence[Mapping[str, Any]]) -> Any:

@@ -163,7 +163,7 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "−": "$-$", "±": r"$\pm$",
-    "×": r"$\times$", "–": "--", "…": r"\dots{}", "\n": " ",
+    "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$", "–": "--", "…": r"\dots{}", "\n": " ",
 }  # fmt: skip
 
 

@@ -271,8 +271,8 @@ def seeds_for_equivalence(
 
 
 def smallest_difference(difference: Difference, *, alpha: float = 0.05, power: float = 0.8) -> float | None:
-    """The difference that these runs, with this spread, would resolve with probability `power` in a two-sided t test at
-    `alpha` by the same method (noncentral t). None where there is no spread. What is smaller, they would mostly miss."""
+    """The difference that these runs, with this spread, would resolve with probability `power` in a two-sided t test
+    at `alpha` by the same method (noncentral t); None where there is no spread. Less than it they would mostly miss."""
     if not difference.standard_error or difference.degrees_of_freedom is None:
         return None
     low, high = 0.0, 1e9  # in standard errors

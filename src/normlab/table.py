@@ -142,8 +142,8 @@ class ContrastRecord:
     @property
     def seeds(self) -> int | None:
         """Runs an arm that would settle what is not resolved, with a power of 0.8, more than there are; None where it
-        is resolved or nothing can be said."""
-        if self.difference is None or self.verdict != "not resolved":
+        is resolved, where the study adds seeds by itself, or nothing can be said."""
+        if self.difference is None or self.verdict != "not resolved" or self.sequential == "open":
             return None
         estimates = [seeds_needed(self.difference, alpha=self.alpha)]
         if self.contrast.margin is not None:

@@ -57,8 +57,10 @@ def contrast_summary(table: StudyTable, *, full: bool = False) -> list[dict[str,
                 "points": f"{100 * difference.difference:+.2f}" if difference else None,
                 f"{table.level:.0%} t interval": interval,
                 **(further if full else {}),
-                "Holm's p": p_words(record.corrected_p),
-                "": "planned" if record.contrast.planned else "exploratory",
+                **(
+                    {} if table.progress else {"Holm's p": p_words(record.corrected_p)}
+                ),  # looks have levels of their own
+                "asked": "planned" if record.contrast.planned else "exploratory",
             }
         )
     return rows
@@ -74,7 +76,8 @@ def sensitivity_summary(table: StudyTable) -> list[dict[str, Any]]:
             "best level": f"{line.best:g}",
             "may be": f"{line.best_low:g} to {line.best_high:g}" if line.best_low < line.best_high else None,
             f"usable within {table.study.usable_within:g} points": _range_words(line.usable),
-            "width": f"{line.width.mean:.3g} {_unit(line.log, line.factor)}",
+            "width": f"{'≥ ' * (line.usable.open_low or line.usable.open_high)}{line.width.mean:.3g} "
+            f"{axis_unit(line.log, line.factor)}",
             f"{table.level:.0%} interval": _plain_interval(line.width.low, line.width.high),
             "mean over the axis (%)": percent(line.area.mean),
             f"{table.level:.0%} t interval": interval_words(line.area.low, line.area.high),
@@ -90,7 +93,7 @@ def sensitivity_contrast_summary(table: StudyTable) -> list[dict[str, Any]]:
             "factor": pair.factor,
             "contrast": pair.label,
             "n": f"{pair.area.n_first} and {pair.area.n_second}",
-            "wider by": f"{pair.width.difference:+.3g} {_unit(pair.log, pair.factor)}",
+            "wider by": f"{pair.width.difference:+.3g} {axis_unit(pair.log, pair.factor)}",
             f"{table.level:.0%} interval": _plain_interval(pair.width.low, pair.width.high, signed=True),
             "higher by (points)": f"{100 * pair.area.difference:+.2f}",
             f"{table.level:.0%} t interval": interval_words(pair.area.low, pair.area.high, signed=True),
@@ -104,7 +107,7 @@ def _range_words(usable: Range) -> str:
     return f"{'≤ ' * usable.open_low}{usable.low:.2g} to {'≥ ' * usable.open_high}{usable.high:.2g}"
 
 
-def _unit(log: bool, factor: str) -> str:
+def axis_unit(log: bool, factor: str) -> str:
     return "factors of ten" if log else UNITS.get(factor, words(factor))
 
 
@@ -117,7 +120,7 @@ def verdict_words(record: ContrastRecord) -> str:
     """The verdict, with the margin of an equivalence, or the seeds that would settle what is open."""
     match record.verdict:
         case "equivalent":
-            return f"equivalent within ±{100 * (record.contrast.margin or 0):g}"
+            return f"equivalent within ±{100 * (record.contrast.margin or 0):g} points"
         case "better" | "worse" as direction if isinstance(record.sequential, Resolution):
             return f"{direction} (resolved at n = {record.sequential.runs}, p {p_words(record.sequential.p)})"
         case "not resolved" if record.seeds is not None:
