@@ -372,7 +372,7 @@ def picture(figure: Figure, suffix: str) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a level may be in any script
         if figure.get_layout_engine() is not None:  # laid out once, not twice for each file
             figure.draw_without_rendering()
-            figure.set_layout_engine("none")
+            figure.set_layout_engine(None)
         figure.savefig(content, format=suffix[1:], dpi=200, metadata=metadata[suffix])
     return content.getvalue()
 
