@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from normlab.checkpoint import TrainingState, sealed
 from normlab.plan import make_plan
 from normlab.runner import RunSummary, run
 from normlab.store import Store
@@ -126,7 +127,8 @@ def test_a_checkpoint_that_does_not_fit_the_network_is_passed_over(tmp_path: Pat
     undisturbed([spec(epochs=3)], tmp_path)
     larger = spec(epochs=3, network="4K-2C2B-7D-Dropout0.5-3D")
     for path in tmp_path.glob("*/progress.json"):
-        path.write_text(path.read_text().replace(trial_id(spec(epochs=3)), trial_id(larger)))
+        state = TrainingState.model_validate_json(path.read_bytes()).model_copy(update={"ids": [trial_id(larger)]})
+        path.write_text(sealed(state, path.with_name("state.safetensors").read_bytes()))
     expected = undisturbed([larger], tmp_path / "other")
     assert bits(train([larger], make_split(), device=CPU, checkpoint=tmp_path)[0]) == bits(expected[0])
 

@@ -2,14 +2,17 @@
 
     FOLDER/0000001200/state.safetensors     weights, statistics and counters of norms, moments of the optimizer; within
                                             an epoch its sums so far and the states of dropout's generators
-    FOLDER/0000001200/progress.json         the rest, `TrainingState`, with the SHA-256 of the tensors
+    FOLDER/0000001200/progress.json         the rest, `TrainingState`, with the SHA-256 of the tensors and
+                                            its own
 
 The number is that of the steps done. The last two are kept, and the newest that is whole counts. Order and augmentation
 need no place here: they are drawn anew from (seed, epoch).
 """
 
+import functools
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -18,10 +21,10 @@ import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from normlab.files import write_folder
 from normlab.network import Network
 from normlab.optim import Optimizer
 from normlab.result import sha256
-from normlab.store import write_folder
 
 KEPT = 2  # the newest, and one to fall back on
 
@@ -31,7 +34,8 @@ class TrainingState(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    format: Literal[2] = 2
+    format: Literal[3] = 3
+    made_by: str = ""  # versions: others may compute other numbers
     ids: list[str]
     epoch: int = 0  # finished ones
     steps: int = 0
@@ -43,6 +47,7 @@ class TrainingState(BaseModel):
     curves: list[dict[str, list[float | None]]]
     measured: dict[str, list[float | None]]  # before the first step; None where it is not finite
     tensors_sha256: str = ""
+    sha256: str = ""  # of all that stands above
 
 
 def save(
@@ -53,7 +58,7 @@ def save(
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     tensors |= _moments(optimizer) | {f"epoch.{name}": tensor for name, tensor in within.items()}
     content = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    progress = state.model_copy(update={"tensors_sha256": sha256(content)}).model_dump_json(indent=1)
+    progress = sealed(state, content)
     final = folder / f"{state.steps:010d}"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(final, ignore_errors=True)  # one that could not be read, or training would not have come here again
@@ -70,21 +75,28 @@ def load(
     network: Network,
     optimizer: Optimizer,
     warn: Callable[[str], None] = lambda text: None,
+    fits: Callable[[TrainingState], bool] = lambda state: True,
 ) -> tuple[TrainingState, dict[str, torch.Tensor]] | None:
     """Puts a new network and optimizer where the newest whole checkpoint of exactly these trials left them; returns the
     state and the tensors of the epoch under way.
 
-    A checkpoint that is damaged, of other trials, or does not fit the network is passed over, and `warn` told why;
-    where none is left, nothing is touched and the answer is None.
+    A checkpoint that is damaged, of other trials, of other versions, or does not fit the network or, as `fits` says,
+    the training, is passed over, and `warn` told why; where none is left, nothing is touched and the answer is None.
     """
     for path in _newest_first(folder):
         try:
             state = TrainingState.model_validate_json((path / "progress.json").read_bytes())
             content = (path / "state.safetensors").read_bytes()
+            if state.sha256 != _digest(state):
+                raise ValueError("progress.json does not have the SHA-256 that stands in it")
             if state.tensors_sha256 != sha256(content):
                 raise ValueError("the tensors do not have the SHA-256 that was written down")
+            if state.made_by != made_by():
+                raise ValueError(f"it was made by {state.made_by}, and this is {made_by()}")
             if state.ids != list(ids):
                 raise ValueError("it is of other trials")
+            if int(path.name) != state.steps or not fits(state):
+                raise ValueError("it is of no step of this training")
             tensors = safetensors.torch.load(content)
             weights, moments, within = (_part(tensors, part) for part in ("network.", "optimizer.", "epoch."))
             if _shapes(weights) != _shapes(network.state_dict()) or _shapes(moments) != _shapes(
@@ -103,6 +115,21 @@ def load(
         optimizer.steps = state.steps
         return state, within
     return None
+
+
+def sealed(state: TrainingState, content: bytes) -> str:
+    """The text of progress.json beside these tensors."""
+    whole = state.model_copy(update={"made_by": made_by(), "tensors_sha256": sha256(content)})
+    return whole.model_copy(update={"sha256": _digest(whole)}).model_dump_json(indent=1)
+
+
+@functools.cache
+def made_by() -> str:
+    return f"normlab {metadata.version('normlab')}, torch {torch.__version__}"
+
+
+def _digest(state: TrainingState) -> str:
+    return sha256(state.model_copy(update={"sha256": ""}).model_dump_json().encode())
 
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -11,8 +11,13 @@ class UsageError(ValueError):
     """
 
     def __init__(self, line: str) -> None:
-        whole = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        whole = printable(line)
         super().__init__(whole if len(whole) <= MAX_LINE else f"{whole[: MAX_LINE - 1]}…")
+
+
+def printable(text: str) -> str:
+    """A text that a terminal can show and none obeys: control characters and halves of characters as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 MAX_LINE = 2_000  # characters: all that is said, and not all of what was given

@@ -50,7 +50,7 @@ def load_trial(store: Store, text: str) -> tuple[Result, Details]:
     try:
         result = store.load(trial_id, details=True)
     except ValueError as error:
-        raise UsageError(f"{error}; `normlab run` sets it aside and trains it again") from None
+        raise UsageError(f"{error}; `normlab store check --repair` sets it aside, to be trained again") from None
     assert result is not None
     if result.status == "diverged":
         raise UsageError(f"trial {trial_id}: it diverged in epoch {result.diverged_epoch}, and predicts nothing")
@@ -168,6 +168,8 @@ def draw_confusion(result: Result, details: Details) -> Figure:
 
 def draw_mistakes(result: Result, details: Details, split: Split) -> Figure:
     """The mistakes of highest probability, surest first, row by row, with true and predicted class."""
+    if max(mistake.image for mistake in details.mistakes) >= len(split.test_images):
+        raise UsageError(f"trial {result.id}: its mistakes are of images that its data do not have")
     columns = min(5, len(details.mistakes))
     rows = -(-len(details.mistakes) // columns)
     with mpl.rc_context(STYLE):

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from normlab import datasets
 from normlab.datasets.split import split_sizes
@@ -53,6 +53,12 @@ def make_plan(study: Study, store: Store) -> Plan:
             cost = _checked_flops(row[0].spec, describe(row[0].spec.data, image_size=row[0].spec.image_size))
         flops |= {trial.id: cost for trial in row}
     return Plan(trials=tuple(unique.values()), states=states, reasons=reasons, flops=flops)
+
+
+def refreshed(plan: Plan, store: Store) -> Plan:
+    """The same trials with their present states."""
+    states, reasons = look_up(store, {trial.id: trial for trial in plan.trials})
+    return replace(plan, states=states, reasons=reasons)
 
 
 def wanted_trials(study: Study, store: Store) -> tuple[tuple[Arm, tuple[Trial, ...]], ...]:

@@ -11,9 +11,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from normlab.trial import TrialSpec
 
 FORMATS = (1, 2)  # that can be read; since 2 a result has its own SHA-256
+MEASURED = ("seconds", "images_per_second", "flops", "joules", "cohort_size", "workers", "threads")  # of its provenance
+LARGEST = 1e300  # of a number that can still be added up and squared in part
 
 Status = Literal["finished", "diverged"]
 
@@ -70,16 +74,26 @@ def details_to_json(details: Details) -> str:
 
 def details_from_json(text: str) -> Details:
     """Raises ValueError where a part is missing or strange."""
-    tree = _parse(text)
     try:
-        return Details(
-            curves=tree["curves"],
-            classes=tuple(tree["classes"]),
-            confusion=tree["confusion"],
-            mistakes=[Mistake(**mistake) for mistake in tree.get("mistakes", [])],  # none in what older code wrote
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"a part of it is missing or strange ({error})") from None
+        read = _StoredDetails.model_validate(_parse(text))
+    except ValidationError as error:
+        raise ValueError(f"a part of it is missing or strange ({_fault(error)})") from None
+    lengths = {len(curve) for curve in read.curves.values()}
+    if len(lengths) > 1 or (read.curves and "epoch" not in read.curves) or None in read.curves.get("epoch", []):
+        raise ValueError("its curves do not have a value for each epoch")
+    size = len(read.classes)
+    if read.confusion and [len(row) for row in read.confusion] != [size] * size:
+        raise ValueError(f"its confusion matrix is not one of {size} classes")
+    if any(count < 0 for row in read.confusion for count in row):
+        raise ValueError("its confusion matrix has counts below 0")
+    if any(not (0 <= m.true < size and 0 <= m.predicted < size and m.image >= 0) for m in read.mistakes):
+        raise ValueError(f"a mistake is of none of the {size} classes")
+    return Details(
+        curves=read.curves,
+        classes=tuple(read.classes),
+        confusion=read.confusion,
+        mistakes=[Mistake(**mistake.model_dump()) for mistake in read.mistakes],
+    )
 
 
 def result_to_json(result: Result, files: Mapping[str, str]) -> str:
@@ -107,8 +121,7 @@ def result_from_json(text: str) -> tuple[Result, dict[str, str]]:
             raise ValueError(
                 "its content does not have the SHA-256 that stands in it: it was edited by hand, or damaged"
             )
-        if tree["status"] not in get_args(Status):
-            raise ValueError(f"the status {tree['status']!r} is unknown")
+        _require_sense(tree)
         result = Result(
             id=tree["id"],
             spec=_spec(tree["spec"]),
@@ -120,8 +133,56 @@ def result_from_json(text: str) -> tuple[Result, dict[str, str]]:
         return result, dict(tree["files"])
     except KeyError as error:
         raise ValueError(f"the key {error} is missing") from None
-    except (TypeError, AttributeError) as error:
+    except (TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"a value is not of its kind ({error})") from None
+
+
+class _StoredMistake(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+    image: int
+    true: int
+    predicted: int
+    confidence: float
+
+
+class _StoredDetails(BaseModel):
+    """`Details` as they may stand in a file, whoever wrote it."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+    curves: dict[str, list[int | float | None]]
+    classes: list[str]
+    confusion: list[list[int]]
+    mistakes: list[_StoredMistake] = []  # none in older ones
+
+
+def _require_sense(tree: Mapping[str, Any]) -> None:
+    """Raises ValueError where a result holds what no training can have measured, and reports would stumble over."""
+    status, epoch, provenance, metrics = (tree[key] for key in ("status", "diverged_epoch", "provenance", "metrics"))
+    if status not in get_args(Status):
+        raise ValueError(f"the status {status!r} is unknown")
+    if epoch is not None and (type(epoch) is not int or epoch < 1):
+        raise ValueError(f"diverged_epoch is {epoch!r}; allowed: a number of epochs, or null")
+    if (status == "diverged") != (epoch is not None):
+        raise ValueError(f"the status is {status}, and diverged_epoch {epoch!r}")
+    if not isinstance(provenance, dict) or not isinstance(metrics, dict):
+        raise ValueError("its metrics or its provenance have no names")
+    for name in MEASURED:
+        if name in provenance and not _is_number(provenance[name]):
+            raise ValueError(f"its {name} is {provenance[name]!r}, which is no number")
+    for name, value in metrics.items():
+        if not _is_number(value) or ("accuracy" in name and not 0 <= value <= 1):
+            raise ValueError(f"its {name} is {value!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+
+
+def _fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    return f"{'.'.join(map(str, fault['loc'][:3]))}: {fault['msg']}"[:200]
 
 
 def _has_digest(text: str, tree: Mapping[str, Any], digest: object) -> bool:

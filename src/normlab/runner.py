@@ -31,7 +31,7 @@ from normlab import datasets
 from normlab.datasets import cache
 from normlab.errors import UsageError
 from normlab.grid import Trial
-from normlab.plan import Plan, cohort_groups, cohort_key, cohorts, make_plan, speed_class
+from normlab.plan import Plan, cohort_groups, cohort_key, cohorts, make_plan, refreshed, speed_class
 from normlab.processes import cores
 from normlab.provenance import EnergyMeter, environment
 from normlab.result import Result, details_from_json
@@ -70,7 +70,7 @@ class RunSummary:
     trained: int = 0
     diverged: int = 0
     already_finished: int = 0
-    elsewhere: int = 0  # claimed by another runner
+    elsewhere: int = 0  # with another runner in the end
     stopped: int = 0  # by the time limit, in their training; they stay missing
     left: int = 0  # by the time limit, those stopped and those never begun
     failures: dict[str, str] = field(default_factory=dict)
@@ -96,7 +96,7 @@ def run(
     """Trains the missing trials of a study, or of a plan made of several, and stores their results.
 
     Where a study adds seeds until its contrasts are resolved, it is trained look by look; `on_look` hears of each that
-    leaves something open. `on_epoch` hears of each trial's id and what its curves gained, as every epoch ends.
+    leaves something open. What another runner of the store began and left, because it died, is taken over. `on_epoch` hears of each trial's id and what its curves gained, as every epoch ends.
 
     `workers` processes (default: one a core, on a GPU one) take cohorts of up to `cohort` trials, or of as many as a
     quick measurement shows to be fastest; what it found is remembered for this machine. KeyboardInterrupt
@@ -111,12 +111,11 @@ def run(
         _train, store=store, workers=count, cohort=cohort, device=device, save_weights=save_weights,
         fail_fast=fail_fast, deadline=deadline, checkpoint_seconds=checkpoint_seconds, report=report, on_epoch=on_epoch,
     )  # fmt: skip
-    if isinstance(study, Plan) or not study.looks:
-        return train(study if isinstance(study, Plan) else make_plan(study, store))
-    summary = train(make_plan(study, store))
-    while not (summary.failures or summary.left or summary.elsewhere):
-        plan = make_plan(study, store)
-        if not plan.missing():
+    plan = study if isinstance(study, Plan) else make_plan(study, store)
+    summary = train(plan)
+    while True:  # the next look, and what a runner beside this one began and left when it died
+        plan = refreshed(plan, store) if isinstance(study, Plan) else make_plan(study, store)
+        if summary.failures or summary.left or not plan.missing():
             break
         on_look()
         further = train(plan)
@@ -128,6 +127,9 @@ def run(
             warnings=summary.warnings + further.warnings,
             seconds=summary.seconds + further.seconds,
         )
+        if not further.trained:  # others were quicker
+            break
+    summary.elsewhere = plan.count("running")
     return summary
 
 
@@ -149,7 +151,8 @@ def _train(
         datasets.load(data[0], image_size=data[1] or None)  # decoded once, before any worker needs it
     store.require_writable()
     for trial in plan.missing():
-        store.set_aside(trial.id)  # a damaged record, if any
+        if plan.states[trial.id] == "failed":
+            store.set_aside_damaged(trial.id)
     runner = _Run(
         plan,
         store,
@@ -368,7 +371,8 @@ class _Run:
         assert worker.process.stdout is not None
         with contextlib.suppress(ValueError, OSError):
             for line in worker.process.stdout:
-                self.messages.put((worker, line))
+                if line.endswith("\n"):  # else the worker died over it
+                    self.messages.put((worker, line))
         self.messages.put((worker, ""))  # the end: the process is gone
 
     def _assign(self, worker: _Worker) -> None:
@@ -398,7 +402,6 @@ class _Run:
         open_ids = [trial.id for trial in chunk if self.plan.states[trial.id] not in {"finished", "diverged"}]
         taken = set(self.store.claim(open_ids, all_or_none=is_begun))
         self.claims |= taken
-        self.summary.elsewhere += len(open_ids) - len(taken)
         return [trial for trial in chunk if trial.id in taken or (taken and trial.id not in open_ids)]
 
     def _release(self, trial_id: str) -> None:

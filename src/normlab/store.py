@@ -23,13 +23,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from normlab.errors import UsageError
+from normlab.files import read_bounded, write_durably, write_folder
 from normlab.processes import lock, machine_identity, process_identity, process_start
 from normlab.result import Result, details_from_json, details_to_json, result_from_json, result_to_json, sha256
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0  # chosen: a runner that is silent for twelve heartbeats is gone
 
+# What a result may consist of, and the bytes each file may have: far above any, far below a machine's memory.
+FILES = {"result.json": 4 << 20, "details.json": 256 << 20, "model.safetensors": 16 << 30}
+
 State = Literal["missing", "running", "finished", "diverged", "failed"]
+
+
+class Unreadable(ValueError):  # noqa: N818 - not an error of the result: of the disk, or of somebody's rights
+    """A result that cannot be read, and may be whole."""
 
 
 @dataclass(frozen=True)
@@ -70,31 +78,43 @@ class Store:
         except OSError:
             if not (folder / "result.json").exists():  # otherwise another runner was quicker: the same numbers
                 raise
-        (self.root / "failed" / f"{result.id}.json").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self.root / "failed" / f"{result.id}.json").unlink(missing_ok=True)
 
     def load(self, trial_id: str, *, details: bool = False) -> Result | None:
         """A result, or None where there is none. Raises ValueError, naming the file, where it is damaged."""
         folder = self._folder(trial_id)
         path = folder / "result.json"
         try:
-            content = path.read_bytes()
+            content = read_bounded(path, FILES["result.json"])
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+            raise Unreadable(f"{path} cannot be read: {error.strerror}") from None
         try:
             result, files = result_from_json(content.decode())
             if result.id != trial_id:
                 raise ValueError(f"it is the result of {result.id}")
             if details and "details.json" in files:
                 path = folder / "details.json"
-                content = path.read_bytes()
+                content = read_bounded(path, FILES["details.json"])
                 if sha256(content) != files["details.json"]:
                     raise ValueError("its SHA-256 is not the one in result.json")
                 result = replace(result, details=details_from_json(content.decode()))
         except (ValueError, OSError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from None
+            raise ValueError(f"{path} is damaged: {getattr(error, 'strerror', None) or error}") from None
         return result
+
+    def set_aside_damaged(self, trial_id: str) -> None:
+        """Moves a result out of the way if it is damaged now: another runner may have trained it again since that was
+        seen. What this user may not read is not damaged."""
+        with self._locked():
+            try:
+                self.load(trial_id)
+            except Unreadable:
+                pass
+            except ValueError:
+                self.set_aside(trial_id)
 
     def set_aside(self, trial_id: str) -> None:
         """Moves the folder of a damaged result out of the way, as `.damaged-…`; nothing is deleted."""
@@ -125,7 +145,7 @@ class Store:
         content = json.dumps({"id": trial_id, "reason": reason, "time": time.time()}, indent=1)
         path = self.root / "failed" / f"{trial_id}.json"
         temporary = path.with_suffix(f".new-{os.getpid()}")
-        _write_durably(temporary, content.encode())
+        write_durably(temporary, content.encode())
         os.replace(temporary, path)
 
     # Claims
@@ -153,7 +173,7 @@ class Store:
 
     def is_claimed(self, trial_id: str) -> bool:
         """Whether a runner holds a trial and lives: one of this machine if its process does, whatever the clock says;
-        one of another machine if its heart beat less than a minute ago."""
+        one of another machine if its heart beat less than a minute ago, or will by its clock within one."""
         try:
             age = time.time() - self._claim(trial_id).stat().st_mtime
         except FileNotFoundError:
@@ -161,7 +181,7 @@ class Store:
         holder = self._holder(trial_id)
         if _is_here(holder):
             return bool(holder["started"] == process_start(holder["pid"]))
-        return age < STALE_SECONDS and json.dumps(holder) not in _GONE
+        return abs(age) < STALE_SECONDS and json.dumps(holder) not in _GONE
 
     def _holder(self, trial_id: str) -> dict[str, Any]:
         """Who holds a claim; empty where that cannot be read."""
@@ -220,7 +240,7 @@ class Store:
         folder = self.checkpoint_folder(ids)
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "cohort.json").exists():
-            _write_durably(folder / f".new-{os.getpid()}", json.dumps({"ids": list(ids)}).encode())
+            write_durably(folder / f".new-{os.getpid()}", json.dumps({"ids": list(ids)}).encode())
             os.replace(folder / f".new-{os.getpid()}", folder / "cohort.json")
 
     def cohorts_begun(self) -> list[list[str]]:
@@ -250,32 +270,3 @@ _GONE: set[str] = set()  # runners of other machines that were seen to be silent
 
 def _is_here(holder: Mapping[str, Any]) -> bool:
     return bool(holder.get("machine") == machine_identity() and holder.get("started") and "pid" in holder)
-
-
-def write_folder(folder: Path, content: Mapping[str, bytes]) -> None:
-    """Writes the files of a new folder, which appears by one rename, complete or not at all, and outlives a crash."""
-    temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
-    try:
-        for name, data in content.items():
-            _write_durably(temporary / name, data)
-        _sync_folder(temporary)
-        os.replace(temporary, folder)
-        _sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # nothing is left where the rename did not happen
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    if hasattr(os, "O_DIRECTORY"):  # not on Windows, where a folder cannot be opened
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

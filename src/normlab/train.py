@@ -95,7 +95,8 @@ def train(
     rates_TS = np.stack([learning_rates(s, steps_per_epoch) for s in specs])
     total_images = examples_per_epoch(spec, len(train_set)) * spec.epochs * len(specs)
     ids = [trial_id(s) for s in specs]
-    resumed = load(checkpoint, ids, network, training_step.optimizer, warn) if checkpoint else None
+    fits = partial(_is_between_steps, specs=specs, num_images=len(train_set), steps_per_epoch=steps_per_epoch)
+    resumed = load(checkpoint, ids, network, training_step.optimizer, warn, fits) if checkpoint else None
     state, within = resumed or (_initial_state(ids, network, train_set), {})
     glance = partial(Progress, total_images=total_images, resumed_images=state.images)
     latest = glance(done_images=state.images, loss=None, accuracy=state.accuracy)
@@ -272,6 +273,22 @@ def _initial_state(ids: list[str], network: Network, train_set: Images) -> Train
         diverged_epochs=[None for _ in ids],
         curves=[{name: [] for name in CURVES} for _ in ids],
         measured={"gradient_spread_initial": _finite_all(gradient_spread(network, train_set))},
+    )
+
+
+def _is_between_steps(
+    state: TrainingState, *, specs: Sequence[TrialSpec], num_images: int, steps_per_epoch: int
+) -> bool:
+    """Whether a state is one that this training passes through before its end."""
+    first = state.steps - state.epoch * steps_per_epoch
+    return (
+        0 <= state.epoch < specs[0].epochs
+        and 0 <= first < steps_per_epoch
+        and state.seen == first * specs[0].batch_size
+        and state.images == (state.epoch * examples_per_epoch(specs[0], num_images) + state.seen) * len(specs)
+        and len(state.curves) == len(state.diverged_epochs) == len(specs)
+        and all(set(curves) == set(CURVES) and len(set(map(len, curves.values()))) == 1 for curves in state.curves)
+        and all(len(values) == len(specs) for values in state.measured.values())
     )
 
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from normlab.datasets.archive import open_files
-from normlab.errors import UsageError
+from normlab.datasets.archive import RESULTS, open_files
+from normlab.errors import UsageError, printable
+from normlab.files import read_bounded, write_folder
 from normlab.result import Result, details_from_json, result_from_json, sha256
-from normlab.store import Store, write_folder
+from normlab.store import FILES, Store
 from normlab.trial import trial_id
 
-FILES = ("details.json", "model.safetensors")  # that a result may have beside it
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of a zip: no time of its own, so that the same results give the same bytes
 
 
@@ -42,7 +42,7 @@ def check(store: Store, *, repair: bool = False) -> Check:
     for name in store.ids():
         folder = store.root / "trials" / name
         try:
-            _require_whole(name, lambda file, folder=folder: (folder / file).read_bytes())  # type: ignore[misc]
+            _require_whole(name, _reader(folder))
             found.whole += 1
         except (ValueError, OSError) as error:
             found.damaged[str(folder)] = _line(error)
@@ -71,20 +71,19 @@ def merge(sources: Iterable[Path], store: Store) -> Merge:
     store.require_writable()
     done = Merge()
     for source in sources:
-        place, prefix = (source / "trials", "") if source.is_dir() else (source, "trials/")
-        if not place.exists():
-            raise UsageError(
-                f"{source}: there is no store; write its folder, or a zip that `normlab store export` made"
-            )
-        with open_files(place) as files:
-            paths = (member.path.removeprefix(prefix) for member in files.members() if member.path.startswith(prefix))
-            for name in sorted({path.partition("/")[0] for path in paths if path.count("/") == 1}):
-                try:
-                    content = _require_whole(name, lambda file, name=name: files.read(f"{prefix}{name}/{file}"))  # type: ignore[misc]  # noqa: B023
-                except (ValueError, OSError, KeyError, UsageError) as error:
-                    done.damaged[f"{source}: trials/{name}"] = _line(error)
-                    continue
-                _add(store, name, content, done)
+        if source.is_dir():
+            names = Store(source).ids()
+            if not (source / "trials").is_dir():
+                raise _no_store(source)
+            for name in names:
+                _take(store, name, _reader(source / "trials" / name), done, source)
+        elif source.is_file():
+            with open_files(source, RESULTS) as files:
+                paths = [member.path.split("/") for member in files.members()]
+                for name in sorted({path[1] for path in paths if len(path) == 3 and path[0] == "trials"}):
+                    _take(store, name, lambda file, name=name: files.read(f"trials/{name}/{file}"), done, source)  # type: ignore[misc]
+        else:
+            raise _no_store(source)
     return done
 
 
@@ -97,7 +96,7 @@ def export(store: Store, ids: Iterable[str], path: Path) -> int:
             for name in ids:
                 folder = store.root / "trials" / name
                 try:
-                    content = _require_whole(name, lambda file, folder=folder: (folder / file).read_bytes())  # type: ignore[misc]
+                    content = _require_whole(name, _reader(folder))
                 except (ValueError, OSError) as error:
                     raise UsageError(f"{folder}: {_line(error)}; normlab store check --repair sets it aside") from None
                 for file, data in sorted(content.items()):
@@ -113,10 +112,28 @@ def export(store: Store, ids: Iterable[str], path: Path) -> int:
     return count
 
 
+def _no_store(source: Path) -> UsageError:
+    return UsageError(f"{source}: there is no store; write its folder, or a zip that `normlab store export` made")
+
+
+def _take(store: Store, name: str, read: Callable[[str], bytes], done: Merge, source: Path) -> None:
+    """Adds a result of another store, or says what is wrong with it."""
+    try:
+        content = _require_whole(name, read)
+    except (ValueError, OSError, KeyError) as error:
+        done.damaged[f"{source}: trials/{name}"] = _line(error)
+        return
+    _add(store, name, content, done)
+
+
+def _reader(folder: Path) -> Callable[[str], bytes]:
+    return lambda file: read_bounded(folder / file, FILES[file])
+
+
 def _add(store: Store, name: str, content: dict[str, bytes], done: Merge) -> None:
     folder = store.root / "trials" / name
     try:
-        present = _require_whole(name, lambda file: (folder / file).read_bytes())
+        present = _require_whole(name, _reader(folder))
     except (ValueError, OSError):
         store.set_aside(name)  # nothing, or one that is damaged
         write_folder(folder, content)
@@ -141,8 +158,8 @@ def _require_whole(name: str, read: Callable[[str], bytes]) -> dict[str, bytes]:
     result, files = result_from_json(content["result.json"].decode())
     _require_own_id(name, result)
     for file, digest in files.items():
-        if file not in FILES:
-            raise ValueError(f"it names a file {file!r}; allowed: {', '.join(FILES)}")
+        if file not in FILES or file == "result.json":
+            raise ValueError(f"it names a file {file!r}; allowed: {', '.join(list(FILES)[1:])}")
         content[file] = read(file)
         if sha256(content[file]) != digest:
             raise ValueError(f"the SHA-256 of {file} is not the one in result.json")
@@ -159,4 +176,4 @@ def _require_own_id(name: str, result: Result) -> None:
 
 
 def _line(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__)[:300]
+    return printable(getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__)[:300]

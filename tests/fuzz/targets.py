@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from normlab.checkpoint import TrainingState, load
+from normlab.checkpoint import TrainingState, load, sealed
 from normlab.datasets.archive import open_files
 from normlab.datasets.decode import decode_image
 from normlab.datasets.folder import _images, _list, _native_size
@@ -24,7 +24,7 @@ from normlab.grid import arms
 from normlab.network import build_network
 from normlab.notation import layer_shapes, parse_notation
 from normlab.optim import Optimizer
-from normlab.result import details_from_json, result_from_json, sha256
+from normlab.result import details_from_json, result_from_json
 from normlab.study import parse_study, read_overrides
 from normlab.trial import make_spec, trial_id
 
@@ -95,9 +95,8 @@ def checkpoint(data: bytes) -> None:
     folder = _scratch() / "checkpoint" / "0000000001"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "state.safetensors").write_bytes(tensors)
-    for text in (progress, TrainingState(
-        ids=ids, diverged_epochs=[None], curves=[{}], measured={}, tensors_sha256=sha256(tensors)
-    ).model_dump_json().encode()):  # fmt: skip
+    state = TrainingState(ids=ids, steps=1, diverged_epochs=[None], curves=[{}], measured={})
+    for text in (progress, sealed(state, tensors).encode()):
         (folder / "progress.json").write_bytes(text)
         said: list[str] = []
         load(folder.parent, ids, network, optimizer, said.append)

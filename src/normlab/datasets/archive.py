@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from normlab.errors import UsageError
+from normlab.files import read_bounded
 
-# Far above any set of images that fits into memory, far below what would fill a disk.
-MAX_FILES, MAX_FILE_BYTES, MAX_TOTAL_BYTES, MAX_RATIO = 5_000_000, 256 << 20, 256 << 30, 200
+MAX_FILES, MAX_TOTAL_BYTES = 5_000_000, 256 << 30
 JUNK = ("__MACOSX", ".", "Thumbs.db", "desktop.ini")
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
@@ -27,6 +27,18 @@ class Member:
     stamp: str  # changes when the content does: a CRC, or a time
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Of one file: far above any that is meant, far below what would fill the memory."""
+
+    file_bytes: int
+    ratio: int | None  # of an entry of more than a megabyte to what it takes in the archive
+
+
+IMAGES = Limits(file_bytes=256 << 20, ratio=200)
+RESULTS = Limits(file_bytes=16 << 30, ratio=None)  # zeros of a confusion matrix pack to nothing
+
+
 class Files(Protocol):
     """Where the bytes of members come from."""
 
@@ -36,11 +48,13 @@ class Files(Protocol):
 
 
 @contextmanager
-def open_files(path: Path) -> Iterator[Files]:
+def open_files(path: Path, limits: Limits = IMAGES) -> Iterator[Files]:
     """A folder or a zip as `Files`."""
     if path.is_dir():
-        yield _Folder(path)
+        yield _Folder(path, limits)
         return
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path}: neither a folder nor a file; a pipe or a device is not read")
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
@@ -48,7 +62,7 @@ def open_files(path: Path) -> Iterator[Files]:
             f"{path}: neither a folder nor a readable zip archive ({' '.join(str(error).split())})"
         ) from None
     with archive:
-        yield _Zip(path, archive)
+        yield _Zip(path, archive, limits)
 
 
 def is_junk(path: str) -> bool:
@@ -59,32 +73,48 @@ def is_junk(path: str) -> bool:
 @dataclass(frozen=True)
 class _Folder:
     root: Path
+    limits: Limits
 
     def members(self) -> list[Member]:
         found: list[Member] = []
-        for folder, folders, files in os.walk(self.root, followlinks=False):
+        root = self.root.resolve()
+        for folder, folders, files in os.walk(self.root, followlinks=False, onerror=_refuse_unreadable):
             folders.sort()
+            for name in folders:
+                if (Path(folder) / name).is_symlink() and not is_junk(name):
+                    raise UsageError(f"{self.root}: '{name}' is a link to a folder; put the folder itself there")
             for name in sorted(files):
                 full = Path(folder) / name
                 path = full.relative_to(self.root).as_posix()
                 if is_junk(path):
                     continue
-                if not full.resolve().is_relative_to(self.root.resolve()):
-                    raise UsageError(f"{self.root}: '{path}' is a link that leads out of the folder; copy the file in")
-                status = full.stat()
-                _require_bounds(str(self.root), path, status.st_size, len(found))
+                try:
+                    if not full.resolve().is_relative_to(root):
+                        raise UsageError(
+                            f"{self.root}: '{path}' is a link that leads out of the folder; copy the file in"
+                        )
+                    status = full.stat()
+                except (OSError, RuntimeError):  # of links that lead nowhere, or in a circle
+                    raise UsageError(f"{self.root}: '{path}' is a link that leads nowhere; remove it") from None
+                if not stat.S_ISREG(status.st_mode):
+                    raise UsageError(f"{self.root}: '{path}' is neither a file nor a folder; remove it")
+                _require_bounds(str(self.root), path, status.st_size, len(found), self.limits)
                 found.append(Member(path=path, num_bytes=status.st_size, stamp=str(status.st_mtime_ns)))
         return found
 
     def read(self, path: str) -> bytes:
-        with (self.root / path).open("rb") as file:
-            return file.read(MAX_FILE_BYTES)
+        return read_bounded(self.root / path, self.limits.file_bytes)
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise UsageError(f"{error.filename}: cannot be read ({error.strerror})")
 
 
 @dataclass(frozen=True)
 class _Zip:
     path: Path
     archive: zipfile.ZipFile
+    limits: Limits
 
     def members(self) -> list[Member]:
         found: list[Member] = []
@@ -108,8 +138,9 @@ class _Zip:
             if name in seen:
                 raise UsageError(f"{self.path}: the entry '{name[:80]}' stands twice")
             seen.add(name)
-            _require_bounds(str(self.path), name, info.file_size, len(found))
-            if info.file_size > 1 << 20 and info.file_size > MAX_RATIO * max(info.compress_size, 1):
+            _require_bounds(str(self.path), name, info.file_size, len(found), self.limits)
+            ratio = self.limits.ratio
+            if ratio and info.file_size > 1 << 20 and info.file_size > ratio * max(info.compress_size, 1):
                 raise UsageError(
                     f"{self.path}: the entry '{name[:80]}' unpacks to {info.file_size:,} bytes, a zip bomb"
                 )
@@ -124,19 +155,23 @@ class _Zip:
         info = self.archive.getinfo(path)
         try:
             with self.archive.open(info) as file:
-                return file.read(min(info.file_size, MAX_FILE_BYTES))
+                return file.read(min(info.file_size, self.limits.file_bytes))
         except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
             raise OSError(f"unreadable in the archive: {' '.join(str(error).split())}") from None
         except Exception as error:  # zlib.error has no common base with the others
             raise OSError(f"unreadable in the archive: {error}") from None
 
 
-def _require_bounds(where: str, path: str, num_bytes: int, count: int) -> None:
+def _require_bounds(where: str, path: str, num_bytes: int, count: int, limits: Limits) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{where}: the name '{path[:80]}' is not UTF-8; rename it") from None
     if count >= MAX_FILES:
         raise UsageError(f"{where}: more than {MAX_FILES:,} files")
-    if num_bytes > MAX_FILE_BYTES:
+    if num_bytes > limits.file_bytes:
         raise UsageError(
-            f"{where}: '{path[:80]}' has {num_bytes:,} bytes; at most {MAX_FILE_BYTES >> 20} MiB are allowed"
+            f"{where}: '{path[:80]}' has {num_bytes:,} bytes; at most {limits.file_bytes >> 20:,} MiB are allowed"
         )
     if path.lower().endswith(ARCHIVES):
         raise UsageError(f"{where}: '{path[:80]}' is an archive inside; unpack it first")
