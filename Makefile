@@ -41,7 +41,7 @@ lock: .venv-tools/.installed  ## resolve the newest versions that pyproject.toml
 
 audit: .venv-tools/.installed $(INSTALLED)  ## known vulnerabilities of what is locked; needs the advisories of the package index
 	$(BIN)/python $(PIP) check
-	.venv-tools/bin/pip-audit --requirement requirements.lock --disable-pip
+	.venv-tools/bin/pip-audit --strict --requirement requirements.lock --disable-pip
 
 .venv-tools/.installed:
 	$(PYTHON) -m venv .venv-tools

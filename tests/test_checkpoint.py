@@ -100,6 +100,50 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(damaged: str, damag
         assert bits(outcomes[0]) == bits(expected[0])
 
 
+@pytest.mark.fault(7)
+@pytest.mark.parametrize("old", ['"steps": ', '"seconds": ', '"test_accuracy": [\n    0.'])
+def test_one_digit_of_a_checkpoints_record_is_noticed(old: str, tmp_path: Path) -> None:
+    specs = [spec(epochs=4)]
+    expected = undisturbed(specs, tmp_path)
+    path = max(tmp_path.iterdir()) / "progress.json"
+    start = path.read_text().index(old) + len(old)
+    text = path.read_text()
+    path.write_text(text[:start] + str((int(text[start]) + 1) % 10) + text[start + 1 :])
+    warnings: list[str] = []
+    outcomes, _ = resumed(specs, tmp_path, warnings)
+    assert "progress.json does not have the SHA-256 that stands in it" in warnings[0]
+    assert bits(outcomes[0]) == bits(expected[0])
+
+
+@pytest.mark.fault(9)
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": -5}, {"epoch": 2}, {"seen": 1}, {"images": 0}, {"curves": [{}]}, {"diverged_epochs": []},
+     {"measured": {"gradient_spread_initial": []}}],
+)  # fmt: skip
+def test_a_checkpoint_of_no_step_of_this_training_is_passed_over(change: dict[str, Any], tmp_path: Path) -> None:
+    specs = [spec(epochs=4)]
+    expected = undisturbed(specs, tmp_path)
+    path = max(tmp_path.iterdir()) / "progress.json"
+    state = TrainingState.model_validate_json(path.read_bytes()).model_copy(update=change)
+    path.write_text(sealed(state, path.with_name("state.safetensors").read_bytes()))
+    warnings: list[str] = []
+    outcomes, _ = resumed(specs, tmp_path, warnings)
+    assert "it is of no step of this training" in warnings[0]
+    assert bits(outcomes[0]) == bits(expected[0])
+
+
+@pytest.mark.fault(9)
+def test_a_checkpoint_of_other_versions_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = [spec(epochs=4)]
+    with monkeypatch.context() as patch:
+        patch.setattr("normlab.checkpoint.made_by", lambda: "normlab 0.0.9, torch 1.0")
+        undisturbed(specs, tmp_path)
+    warnings: list[str] = []
+    assert resumed(specs, tmp_path, warnings)[1] == 0
+    assert "it was made by normlab 0.0.9, torch 1.0, and this is normlab" in warnings[0]
+
+
 @pytest.mark.fault(2)
 def test_a_checkpoint_written_after_a_damaged_one_replaces_it(tmp_path: Path) -> None:
     specs = [spec(epochs=5)]

@@ -257,6 +257,39 @@ def test_bad_input_elsewhere_is_one_line_too(study: Path, tmp_path: Path, here: 
     assert_refused(here("run", "binary.yaml"), "UTF-8")
 
 
+@pytest.mark.fault(38)
+def test_no_terminal_and_no_argument_is_a_traceback(study: Path, tmp_path: Path, normlab: Run, here: Run) -> None:
+    ascii_only = normlab("status", study, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", PYTHONIOENCODING="ascii")
+    assert ascii_only.returncode == 0, ascii_only.stderr
+    table = normlab("show", "8K-1C1B-10D", PYTHONIOENCODING="ascii")
+    assert table.returncode == 0, table.stderr
+    assert "8\\xd732\\xd732" in table.stdout
+    closed = subprocess.run(
+        f'"{sys.executable}" -m normlab settings >&-',
+        shell=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (closed.returncode, closed.stderr) == (0, "")
+    assert_refused(here("run", study, "norm=\udcff"), "not text in UTF-8")
+    (tmp_path / "a file").write_text("")
+    assert_refused(here("status", study, NORMLAB_STORE="a file"), "NORMLAB_STORE=a file", "is a file")
+    assert_refused(here("status", study, NORMLAB_STORE="typo"), "NORMLAB_STORE=typo", "no such folder")
+
+
+def test_what_files_say_is_shown_and_never_obeyed(study: Path, tmp_path: Path, here: Run) -> None:
+    from normlab.terminal import table_text
+
+    assert table_text([{"class": "a\x1b[2J\nb [red]"}]).splitlines()[1].strip() == r"a\x1b[2J\nb [red]"
+    plan = json.loads(here("plan", study, "--json").stdout)
+    trial = next(iter(plan["trials"]))
+    (tmp_path / "normlab-store" / "failed").mkdir(parents=True)
+    (tmp_path / "normlab-store" / "failed" / f"{trial}.json").write_text(json.dumps({"reason": "\x1b[2J\nline"}))
+    assert here("status", study).stdout.splitlines()[-1] == rf"failed {trial}: \x1b[2J\nline"
+
+
 def test_help_status_and_report_do_not_import_torch_and_help_is_instant(study: Path, tmp_path: Path) -> None:
     probe = (
         "import sys; from normlab.cli import commands\n"

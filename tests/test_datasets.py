@@ -355,6 +355,73 @@ def test_a_link_that_leads_out_of_a_folder_is_refused(places: Path) -> None:
         datasets.load("folder:pets")
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: os.symlink("loop.png", root / "train/cat/loop.png"), "leads nowhere"),
+        (lambda root: os.symlink("cat", root / "train/bird"), "'bird' is a link to a folder"),
+        (lambda root: os.mkfifo(root / "train/cat/pipe.png"), "neither a file nor a folder"),
+        (lambda root: Path(os.fsdecode(bytes(root / "train/cat") + b"/\xff.png")).write_bytes(b"x"), "not UTF-8"),
+    ],
+)
+@pytest.mark.skipif(os.name == "nt", reason="links and pipes as Unix has them")
+@pytest.mark.fault(28)
+def test_what_is_no_plain_file_in_a_folder_is_explained(
+    places: Path, make: Callable[[Path], None], message: str
+) -> None:
+    make(write_folder(places / "pets", make_files()))
+    with pytest.raises(UsageError, match=message):
+        datasets.load("folder:pets")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_no_archive(places: Path) -> None:
+    os.mkfifo(places / "pets.zip")
+    with pytest.raises(UsageError, match="a pipe or a device is not read"):
+        datasets.load("folder:pets.zip")
+
+
+@pytest.mark.fault(28)
+def test_no_image_starts_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow hands PostScript to Ghostscript, whatever the file is called."""
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    header = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n0 0 moveto showpage\n%%EOF\n"
+    with pytest.raises(ValueError, match="not an image"):
+        decode_image(header, 8)
+    assert not (tmp_path / "started").exists()
+
+
+def test_images_too_large_to_train_on_ask_for_a_size(places: Path) -> None:
+    write_folder(places / "pets", make_files(per_class=1, test=0, size=(1100, 1100)))
+    with pytest.raises(UsageError, match=r"1100×1100; write image_size: 224, at most 1024"):
+        datasets.load("folder:pets")
+
+
+@pytest.mark.fault(20)
+@pytest.mark.parametrize("garbage", [b"x", b"{", b"\xff\xfe", b"\n", b""])
+def test_a_damaged_memory_of_the_files_is_computed_again(places: Path, garbage: bytes) -> None:
+    write_folder(places / "pets", make_files())
+    known = datasets.fingerprint("folder:pets"), datasets.describe("folder:pets", image_size=None)
+    for path in (places / "home" / "fingerprints").iterdir():
+        path.write_bytes(garbage)
+    assert (datasets.fingerprint("folder:pets"), datasets.describe("folder:pets", image_size=None)) == known
+
+
+@pytest.mark.fault(20)
+def test_labels_in_the_cache_that_are_of_no_class_are_made_again(places: Path) -> None:
+    write_folder(places / "pets", make_files())
+    expected = datasets.load("folder:pets").train_labels.tolist()
+    (path,) = (places / "home" / "decoded").glob("*/labels.npy")
+    np.save(path, np.full(12, 77))
+    assert datasets.load("folder:pets").train_labels.tolist() == expected
+    meta = path.with_name("meta.json")
+    meta.write_text('{"bytes": []}')
+    assert datasets.load("folder:pets").train_labels.tolist() == expected
+
+
 def test_what_is_no_zip_is_said_to_be_none(places: Path) -> None:
     (places / "pets.zip").write_bytes(b"PK\x03\x04 not really")
     with pytest.raises(UsageError, match="neither a folder nor a readable zip"):

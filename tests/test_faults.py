@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from normlab.plan import make_plan
-from normlab.processes import process_start
+from normlab.processes import process_identity, process_start
 from normlab.runner import run
 from normlab.store import Store
 from normlab.study import Study
@@ -252,7 +252,64 @@ def test_four_runners_with_random_kills_finish_every_trial_once(study: Path) -> 
     assert_shared(study, runners=4, kills=8, seed=3)
 
 
+@pytest.mark.fault(13)
+def test_a_plan_made_before_another_runner_finished_trains_and_moves_nothing(study: Path, tmp_path: Path) -> None:
+    loaded = Study.load(study, overrides=["seeds=2", "norm=batch", "epochs=1"])
+    store = Store(tmp_path / "store")
+    before = make_plan(loaded, store)
+    assert run(loaded, store=store, workers=1, device="cpu").trained == 2
+    kept = fingerprints(store.root)
+    assert run(before, store=store, workers=1, device="cpu").trained == 0
+    assert fingerprints(store.root) == kept
+    assert list(store.root.glob("trials/.*")) == []
+
+
+@pytest.mark.fault(5)
+@pytest.mark.fault(13)
+def test_what_another_runner_left_when_it_died_is_taken_over_by_one_that_lives(study: Path, tmp_path: Path) -> None:
+    loaded = Study.load(study, overrides=["seeds=2", "norm=batch", "epochs=2"])
+    store = Store(tmp_path / "store")
+    store.require_writable()
+    other = subprocess.Popen(["sleep", "600"])
+    held = make_plan(loaded, store).trials[1].id
+    holder = process_identity() | {"pid": other.pid, "started": process_start(other.pid)}
+    (store.root / "running" / f"{held}.json").write_text(json.dumps(holder))
+
+    def die(status: Any) -> None:
+        if status.running:
+            other.kill()
+            other.wait()
+
+    summary = run(loaded, store=store, workers=1, device="cpu", report=die)
+    assert (summary.trained, summary.elsewhere) == (2, 0)
+    assert_clean(store.root)
+
+
+@pytest.mark.fault(5)
+def test_a_worker_that_dies_over_its_answer_costs_its_own_trial_alone(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = (
+        "import os, sys; sys.stdin.readline(); sys.stdout.write('{\"outcomes\": [{'); sys.stdout.flush(); os._exit(9)"
+    )
+    monkeypatch.setattr("normlab.runner.WORKER", half)
+    loaded = Study.load(study, overrides=["seeds=2", "norm=batch", "epochs=1"])
+    summary = run(loaded, store=Store(tmp_path / "store"), workers=1, device="cpu", cohort=1)
+    assert sorted(summary.failures.values()) == ["the worker died: exit code 9 (2 tries)"] * 2
+
+
 # Disks
+
+
+@pytest.mark.fault(16)
+def test_a_full_disk_below_the_cache_is_one_line(study: Path, small_disk: Path, normlab: Run) -> None:
+    from tests.test_datasets import make_files, write_zip
+
+    write_zip(study.parent / "pets.zip", make_files(per_class=100, size=(64, 64)))
+    full = normlab("data", "fetch", "folder:./pets.zip", NORMLAB_HOME=str(small_disk))
+    assert (full.returncode, full.stderr.count("\n")) == (2, 1), full.stderr
+    assert "images of 64×64 pixels need" in full.stderr
+    assert list((small_disk / "decoded").iterdir()) == []
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 
 from normlab.errors import UsageError
 from normlab.processes import process_identity, process_start
-from normlab.result import Details, Result, result_from_json, result_to_json
-from normlab.store import Store
+from normlab.result import Details, Result, details_from_json, result_from_json, result_to_json, sha256
+from normlab.store import Store, Unreadable
 from normlab.trial import identity, make_spec, trial_id, trial_ids
 
 
@@ -94,6 +94,92 @@ def test_a_result_that_is_not_what_it_should_be_is_damaged(store: Store, old: st
     path.write_bytes(path.read_bytes().replace(old.encode(), new.encode(errors="surrogateescape")))
     with pytest.raises(ValueError, match="damaged"):
         store.load(result.id)
+
+
+def reseal(path: Path, change: dict[str, Any]) -> None:
+    """Writes a record anew with other content and the hash that belongs to it, as a stranger could."""
+    tree = {name: value for name, value in json.loads(path.read_text()).items() if name != "sha256"} | change
+    text = json.dumps(tree, indent=1, ensure_ascii=False) + "\n"
+    path.write_text(json.dumps(tree | {"sha256": sha256(text.encode())}, indent=1, ensure_ascii=False) + "\n")
+
+
+@pytest.mark.fault(37)
+@pytest.mark.fault(39)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metrics": {"test_accuracy": 1.5}},
+        {"metrics": {"test_accuracy": -0.1}},
+        {"metrics": {"test_accuracy": 0.5, "test_loss": 10**400}},
+        {"metrics": {"test_accuracy": 0.5, "test_loss": 1e308}},
+        {"metrics": {"test_accuracy": True}},
+        {"metrics": ["test_accuracy"]},
+        {"provenance": ["x"]},
+        {"provenance": {"seconds": "long"}},
+        {"provenance": {"flops": 10**400}},
+        {"diverged_epoch": "x"},
+        {"status": "diverged"},
+        {"status": "diverged", "diverged_epoch": 0},
+        {"diverged_epoch": 3},
+        {"files": 3},
+        {"spec": []},
+    ],
+)
+def test_a_result_with_a_hash_of_its_own_that_makes_no_sense_is_damaged(store: Store, change: dict[str, Any]) -> None:
+    result = make_result()
+    store.save(result)
+    path = store.root / "trials" / result.id / "result.json"
+    reseal(path, {})
+    assert store.load(result.id, details=True) == result
+    reseal(path, change)
+    with pytest.raises(ValueError, match="damaged"):
+        store.load(result.id)
+
+
+@pytest.mark.fault(39)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"curves": []},
+        {"curves": {"epoch": 3}},
+        {"curves": {"epoch": [1, 2], "test_accuracy": [0.5]}},
+        {"curves": {"test_accuracy": [0.5]}},
+        {"curves": {"epoch": [None]}},
+        {"classes": [1, {}]},
+        {"classes": ["a"], "confusion": [[1, 2], ["x"]]},
+        {"classes": ["a", "b"], "confusion": [[1, 2]]},
+        {"classes": ["a", "b"], "confusion": [[1, -2], [3, 4]]},
+        {"classes": ["a"], "mistakes": [{"image": 1, "true": 55, "predicted": 0, "confidence": 0.5}]},
+        {"classes": ["a"], "mistakes": [{"image": "x", "true": 0, "predicted": 0, "confidence": 0.5}]},
+        {"classes": ["a"], "mistakes": [{}]},
+    ],
+)
+def test_details_that_make_no_sense_are_damaged(change: dict[str, Any]) -> None:
+    tree: dict[str, Any] = {"curves": {}, "classes": [], "confusion": []}
+    assert details_from_json(json.dumps(tree)) == Details()
+    with pytest.raises(ValueError, match=r"curves|classes|confusion|mistake"):
+        details_from_json(json.dumps(tree | change))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.fault(39)
+def test_a_result_that_cannot_be_read_is_no_damaged_one_and_stays(store: Store) -> None:
+    result = make_result()
+    store.save(result)
+    path = store.root / "trials" / result.id / "result.json"
+    content = path.read_bytes()
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(Unreadable, match="cannot be read: it is not a regular file"):
+        store.load(result.id)
+    store.set_aside_damaged(result.id)
+    path.unlink()
+    path.write_bytes(content)
+    store.set_aside_damaged(result.id)
+    assert store.load(result.id) is not None
+    path.write_bytes(content[:-5])
+    store.set_aside_damaged(result.id)
+    assert store.load(result.id) is None
 
 
 @pytest.mark.fault(41)
@@ -198,6 +284,16 @@ def test_a_clock_that_jumps_does_not_take_a_trial_from_a_living_process(store: S
     for seconds in (-1e6, 1e6):
         os.utime(path, (time.time() + seconds,) * 2)
         assert not store.claim(["a"])
+
+
+@pytest.mark.fault(15)
+def test_a_claim_of_another_machine_from_the_future_is_watched_and_taken_once_it_is_silent(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("normlab.store.HEARTBEAT_SECONDS", 0.1)
+    path = claim_of(store, "a", machine="another", pid=7)
+    os.utime(path, (time.time() + 86_400,) * 2)  # its clock was a day ahead when it died
+    assert store.claim(["a"])
 
 
 @pytest.mark.fault(15)

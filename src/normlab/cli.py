@@ -6,7 +6,9 @@ Modules that are slow to import are imported by the verb that needs them.
 """
 
 import contextlib
+import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +19,7 @@ import click
 from normlab.cli_paper import paper
 from normlab.cli_run import INTERRUPTED, open_store, run_options, train_missing
 from normlab.cli_store import store as store_verbs
-from normlab.errors import UsageError, unknown
+from normlab.errors import UsageError, printable, unknown
 from normlab.terminal import duration_words, flops_words, print_table, word
 
 if TYPE_CHECKING:
@@ -38,7 +40,9 @@ class _Group(click.Group):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: runs a command and turns what a user got wrong into one line and exit code 2."""
+    _prepare_streams()
     try:
+        _require_text(sys.argv[1:] if arguments is None else arguments)
         sys.exit(commands.main(arguments, prog_name="normlab", standalone_mode=False) or 0)
     except UsageError as error:
         _fail(str(error))
@@ -55,6 +59,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(0)
     except OSError as error:  # a place that cannot be read or written
         _fail(f"{error.filename or 'output'}: {error.strerror}")
+
+
+def _prepare_streams() -> None:
+    """Whatever the terminal's encoding, no letter is a traceback; a stream that was closed swallows what it is told."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _require_text(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"the argument '{argument}' is not text in UTF-8; write it anew") from None
 
 
 def _fail(message: str) -> None:
@@ -211,7 +233,7 @@ def status(
     click.echo(_headline(study))
     click.echo(f"{len(unique)} trials: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
     for trial_id, reason in reasons.items():
-        click.echo(f"failed {trial_id}: {reason}")
+        click.echo(f"failed {trial_id}: {printable(reason)}")
 
 
 @commands.command()

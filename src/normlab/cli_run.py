@@ -1,6 +1,7 @@
 """What the verbs that train have in common: their options, the live line, the summary and the exit code."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from normlab.errors import UsageError
+from normlab.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from normlab.plan import Plan
@@ -43,16 +44,15 @@ def open_store(path: str | None, *, existing: bool = False) -> "Store":
     """The store of `--store`, or the default one. With `existing`, one that was named has to be there."""
     from normlab.store import Store
 
-    if path is None:
-        return Store.default()
-    if not path.strip():
+    named = f"--store {path}" if path is not None else f"NORMLAB_STORE={os.environ.get('NORMLAB_STORE', '')}"
+    if path is not None and not path.strip():
         raise UsageError("--store: nothing was given; write a folder, such as --store normlab-store")
-    folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--store {path}: it is a file; write a folder")
-    if existing and not folder.is_dir():
-        raise UsageError(f"--store {path}: there is no such folder; `normlab run … --store {path}` would make it")
-    return Store(folder)
+    store = Store.default() if path is None else Store(Path(path))
+    if store.root.exists() and not store.root.is_dir():
+        raise UsageError(f"{named}: {store.root} is a file; write a folder")
+    if existing and not store.root.is_dir() and (path is not None or os.environ.get("NORMLAB_STORE")):
+        raise UsageError(f"{named}: there is no such folder; `normlab run … --store {store.root}` would make it")
+    return store
 
 
 def train_missing(headline: str, study: "Study | Plan", store: "Store", *, as_json: bool, **options: Any) -> int:
@@ -106,4 +106,4 @@ def _print_summary(summary: Any) -> None:
     for warning in summary.warnings:
         click.echo(f"warning: {warning}", err=True)
     for trial_id, reason in summary.failures.items():
-        click.echo(f"failed {trial_id}: {reason}", err=True)
+        click.echo(f"failed {trial_id}: {printable(reason)}", err=True)

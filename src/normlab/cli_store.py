@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from normlab.cli_run import open_store
-from normlab.errors import UsageError
+from normlab.errors import UsageError, printable
 
 
 @click.group()
@@ -33,7 +33,7 @@ def check(store_path: str | None, repair: bool, as_json: bool) -> int:
         click.echo(json.dumps(asdict(found)))
     else:
         for path, reason in found.damaged.items():
-            click.echo(f"damaged{', set aside' * repair}: {path}: {reason}")
+            click.echo(f"damaged{', set aside' * repair}: {printable(path)}: {reason}")
         for path in found.leftovers:
             click.echo(f"left behind{', removed' * repair}: {path}")
         click.echo(f"{found.whole} results are whole, {len(found.damaged)} are damaged")
@@ -59,7 +59,7 @@ def merge(sources: tuple[str, ...], store_path: str | None, as_json: bool) -> in
         for name, difference in done.conflicts.items():
             click.echo(f"conflict, kept the one that stands in the store: {name}: {difference}")
         for path, reason in done.damaged.items():
-            click.echo(f"damaged, not copied: {path}: {reason}")
+            click.echo(f"damaged, not copied: {printable(path)}: {reason}")
         click.echo(f"{done.added} results added, {done.there} were there already")
     return 1 if done.conflicts or done.damaged else 0
 

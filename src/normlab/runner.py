@@ -96,7 +96,8 @@ def run(
     """Trains the missing trials of a study, or of a plan made of several, and stores their results.
 
     Where a study adds seeds until its contrasts are resolved, it is trained look by look; `on_look` hears of each that
-    leaves something open. What another runner of the store began and left, because it died, is taken over. `on_epoch` hears of each trial's id and what its curves gained, as every epoch ends.
+    leaves something open. `on_epoch` hears of each trial's id and what its curves gained, as every epoch ends. What
+    another runner of the store left because it died is taken over.
 
     `workers` processes (default: one a core, on a GPU one) take cohorts of up to `cohort` trials, or of as many as a
     quick measurement shows to be fastest; what it found is remembered for this machine. KeyboardInterrupt

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from normlab.errors import printable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -21,14 +23,14 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
         click.echo("(none)")
         return
-    Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(_columns(rows))
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(_columns(rows))
 
 
 def table_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """The same columns as a text."""
     from rich.console import Console
 
-    console = Console(highlight=False, width=PIPE_COLUMNS, file=io.StringIO(), color_system=None)
+    console = Console(highlight=False, markup=False, width=PIPE_COLUMNS, file=io.StringIO(), color_system=None)
     with console.capture() as captured:
         console.print(_columns(rows))
     return captured.get().rstrip("\n")
@@ -40,7 +42,7 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> "Table":
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in rows[0]:
         numeric = all(isinstance(row[name], int | float) or str(row[name])[:1].isdigit() for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(printable(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(word(row[name]) for name in rows[0]))
     return table
@@ -50,7 +52,7 @@ def word(value: Any) -> str:
     """A cell of a table."""
     from normlab.study import label_of
 
-    return "-" if value is None else label_of(value)
+    return "-" if value is None else printable(label_of(value))
 
 
 def flops_words(flops: float) -> str:

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 
 from normlab.datasets.image_set import ImageSet
 from normlab.datasets.places import cache_root
+from normlab.errors import UsageError
 
 DECODE_VERSION = 1  # part of every key: another way of decoding must not meet old pixels
 
@@ -43,7 +45,9 @@ def open_entry(key: str, name: str) -> ImageSet | None:
         train = meta["num_train"]
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(labels) or len(labels) < train:
             return None
-    except (OSError, ValueError, KeyError, TypeError):
+        if labels.dtype != np.int64 or labels.ndim != 1 or not set(labels.tolist()) <= set(range(len(meta["classes"]))):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return ImageSet(
         name=name,
@@ -63,6 +67,10 @@ def new_entry(key: str) -> Iterator[Path]:
     """A folder to fill with images.npy and labels.npy and to close with `write_meta`; in the end it is the entry."""
     final = _folder(key)
     final.parent.mkdir(parents=True, exist_ok=True)
+    for left in final.parent.glob(".new-*"):  # by processes that were killed; a living one writes within a day
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > 86_400:
+                shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=final.parent))
     try:
         yield temporary
@@ -76,6 +84,22 @@ def new_entry(key: str) -> Iterator[Path]:
             temporary.rename(final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def new_images(folder: Path, count: int, size: int) -> None:
+    """Makes images.npy for so many RGB squares and takes its room on the disk: a full one, met while it is filled
+    through the memory, would kill the process."""
+    try:
+        images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (count, size, size, 3))
+        images.flush()
+        if hasattr(os, "posix_fallocate"):
+            with (folder / "images.npy").open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    except OSError as error:
+        raise UsageError(
+            f"cache {cache_root()}: {count:,} images of {size}×{size} pixels need {count * size * size * 3:,} bytes "
+            f"({error.strerror}); make room, write a smaller image_size, or point NORMLAB_HOME elsewhere"
+        ) from None
 
 
 def write_meta(folder: Path, *, classes: Sequence[str], num_train: int, skipped: Sequence[str] = ()) -> None:
@@ -100,13 +124,14 @@ def _count_duplicates(images: np.ndarray, num_train: int) -> int:
 def remembered(key: str, compute: Callable[[], str]) -> str:
     """A small text computed once for a key, such as the fingerprint of a file of this size and time."""
     path = cache_root() / "fingerprints" / hashlib.sha256(key.encode()).hexdigest()[:32]
-    with contextlib.suppress(OSError):
-        if text := path.read_text():
+    with contextlib.suppress(OSError, ValueError):
+        digest, _, text = path.read_text().partition(" ")
+        if digest == hashlib.sha256(text.encode()).hexdigest():  # else damaged, or of an older version
             return text
     text = compute()
     with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}-{os.getpid()}")
-        temporary.write_text(text)
+        temporary.write_text(f"{hashlib.sha256(text.encode()).hexdigest()} {text}")
         temporary.replace(path)
     return text

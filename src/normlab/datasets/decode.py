@@ -18,6 +18,7 @@ from normlab.datasets.archive import open_files
 if TYPE_CHECKING:
     from PIL import Image
 
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # others may start programs, as EPS does Ghostscript
 MAX_PIXELS = 4096 * 4096  # of an image's header, checked before a pixel is decoded
 
 
@@ -35,7 +36,7 @@ def decode_image(content: bytes, image_size: int | None) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(io.BytesIO(content))
+            image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}")
             if image_size is None and image.width != image.height:

@@ -31,6 +31,7 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".
 TRAIN, TEST = ("train", "training"), ("test", "val", "valid", "validation")
 _DECODE = "from normlab.datasets.decode import main; main()"
 _DESCRIBED = " ".join(field.name for field in fields(DataInfo))
+MAX_SIZE = 1_024  # pixels, as of the setting image_size
 FEW = 2_000  # images that are decoded faster here than by processes that have to start
 
 
@@ -114,7 +115,7 @@ def _decode(name: str, image_size: int | None, max_bad_images: int, folder: Path
         listing = _list(str(path), _images(files))
         size = image_size or _native_size(path, files, listing)
     count = len(listing.paths)
-    np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (count, size, size, 3)).flush()
+    cache.new_images(folder, count, size)
     bad = _decode_all(path, listing.paths, size, image_size is not None, folder)
     if len(bad) > max_bad_images:
         few = "; ".join(f"{listing.paths[row]}: {why}" for row, why in bad[:3])
@@ -129,8 +130,7 @@ def _decode(name: str, image_size: int | None, max_bad_images: int, folder: Path
         if label not in labels[kept < listing.num_train]:
             raise UsageError(f"{path}: no training image of class '{name_of_class}' can be used; mend or remove them")
     if bad:
-        images = np.load(folder / "images.npy")[kept]
-        np.save(folder / "images.npy", images)
+        _keep(folder / "images.npy", kept)
     np.save(folder / "labels.npy", labels)
     cache.write_meta(
         folder,
@@ -138,6 +138,16 @@ def _decode(name: str, image_size: int | None, max_bad_images: int, folder: Path
         num_train=int((kept < listing.num_train).sum()),
         skipped=[listing.paths[row] for row, _ in bad],
     )
+
+
+def _keep(path: Path, rows: np.ndarray) -> None:
+    """An array with these rows alone, never in memory as a whole."""
+    images = np.load(path, mmap_mode="r", allow_pickle=False)
+    shorter = np.lib.format.open_memmap(path.with_name("kept.npy"), "w+", np.uint8, (len(rows), *images.shape[1:]))
+    for start in range(0, len(rows), FEW):
+        shorter[start : start + FEW] = images[rows[start : start + FEW]]
+    shorter.flush()
+    path.with_name("kept.npy").replace(path)
 
 
 def _decode_all(path: Path, paths: Sequence[str], size: int, resize: bool, folder: Path) -> list[tuple[int, str]]:
@@ -218,7 +228,12 @@ def _native_size(path: Path, files: Files, listing: _Listing) -> int:
     reason = ""
     for member in listing.paths[:20]:
         try:
-            return int(decode_image(files.read(member), None).shape[0])
+            size = int(decode_image(files.read(member), None).shape[0])
+            if size > MAX_SIZE:
+                raise UsageError(f"{path}: its images are {size}×{size}; write image_size: 224, at most {MAX_SIZE}")
+            return size
+        except UsageError:
+            raise
         except (ValueError, OSError) as error:
             reason = reason or f"{member}: {error}"
     raise UsageError(f"{path}: {reason}")
