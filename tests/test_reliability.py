@@ -29,6 +29,16 @@ def test_the_page_names_exactly_the_tests_that_are_there_and_all_passed() -> Non
     assert {outcome for _, _, outcome in rows} <= {"passed", "–"}
 
 
+def test_the_rest_of_the_page_is_what_would_be_written_now() -> None:
+    written = PAGE.read_text()
+    rows = re.findall(r"^\| (\d+) \| .* \| (.*) \| (.*) \|$", written, flags=re.M)
+    results = {(int(n), test): {outcome} for n, tests, outcome in rows for test in re.findall(r"`([^`]+)`", tests)}
+    anew = page(results)
+    assert [line for line in written.splitlines() if "Last run: " not in line] == [
+        line for line in anew.splitlines() if "Last run: " not in line
+    ]
+
+
 def test_a_fault_whose_test_failed_is_shown_as_such() -> None:
     text = page({(1, "a.py::b"): {"passed", "failed"}, (2, "a.py::c"): {"passed"}})
     assert re.search(r"^\| 1 \|.*\| `a.py::b` \| failed passed \|$", text, flags=re.M)

@@ -21,10 +21,11 @@ from normlab.datasets.decode import decode_image
 from normlab.datasets.folder import _images, _list, _native_size
 from normlab.errors import UsageError
 from normlab.grid import arms
+from normlab.inspection import class_rows
 from normlab.network import build_network
 from normlab.notation import layer_shapes, parse_notation
 from normlab.optim import Optimizer
-from normlab.result import details_from_json, result_from_json
+from normlab.result import details_from_json, details_to_json, result_from_json
 from normlab.study import parse_study, read_overrides
 from normlab.trial import make_spec, trial_id
 
@@ -46,7 +47,14 @@ def notation(data: bytes) -> None:
 def result(data: bytes) -> None:
     text = data.decode(errors="surrogateescape")
     _one_line(lambda: result_from_json(text))
-    _one_line(lambda: details_from_json(text))
+
+    def read() -> None:
+        details = details_from_json(text)
+        if details.confusion:  # what is accepted can be used
+            class_rows(details)
+        assert details_from_json(details_to_json(details)) == details
+
+    _one_line(read)
 
 
 def image(data: bytes) -> None:
