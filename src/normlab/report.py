@@ -82,23 +82,7 @@ def write_report(study: Study, table: StudyTable, folder: Path) -> Path:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, numbers in (
-            ("arms", arm_rows(table)),
-            ("contrasts", contrast_rows(table)),
-            ("sensitivity", sensitivity_rows(table)),
-            ("sensitivity-contrasts", sensitivity_contrast_rows(table)),
-        ):
-            if numbers:
-                write_file(folder / f"{name}.csv", to_csv(numbers).encode())
-        write_file(folder / "results.json", to_json(table).encode() + b"\n")
-        for name, rows in (
-            ("arms", arm_summary(table, full=True)),
-            ("contrasts", contrast_summary(table, full=True)),
-            ("sensitivity", sensitivity_summary(table)),
-            ("sensitivity-contrasts", sensitivity_contrast_summary(table)),
-        ):
-            if rows:
-                write_file(folder / f"{name}.tex", to_latex(rows, f"{study.question} {context_words(table)}.").encode())
+        write_numbers(table, folder)
         figures = _write_figures(table, folder)
         path = folder / "report.html"
         write_file(path, _render(study, table, figures).encode())
@@ -106,6 +90,29 @@ def write_report(study: Study, table: StudyTable, folder: Path) -> Path:
     except OSError as error:
         raise UsageError(f"report {folder}: cannot be written ({error.strerror})") from None
     return path
+
+
+def write_numbers(table: StudyTable, folder: Path) -> None:
+    """Writes what a report says as numbers: arms, contrasts and sensitivity (.csv, .tex), and results.json."""
+    for name, numbers in (
+        ("arms", arm_rows(table)),
+        ("contrasts", contrast_rows(table)),
+        ("sensitivity", sensitivity_rows(table)),
+        ("sensitivity-contrasts", sensitivity_contrast_rows(table)),
+    ):
+        if numbers:
+            write_file(folder / f"{name}.csv", to_csv(numbers).encode())
+    write_file(folder / "results.json", to_json(table).encode() + b"\n")
+    for name, rows in (
+        ("arms", arm_summary(table, full=True)),
+        ("contrasts", contrast_summary(table, full=True)),
+        ("sensitivity", sensitivity_summary(table)),
+        ("sensitivity-contrasts", sensitivity_contrast_summary(table)),
+    ):
+        if rows:
+            write_file(
+                folder / f"{name}.tex", to_latex(rows, f"{table.study.question} {context_words(table)}.").encode()
+            )
 
 
 def to_markdown(study: Study, table: StudyTable, figures: Sequence[ReportFigure]) -> str:
