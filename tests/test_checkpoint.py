@@ -75,6 +75,31 @@ def test_training_stopped_after_every_step_ends_as_if_undisturbed_to_the_bit(
     assert tensors[0] == tensors[1]  # the moments of the optimizer too
 
 
+@pytest.mark.fault(10)
+@pytest.mark.fault(21)
+@pytest.mark.parametrize("norm", ["batch", "renorm"])
+def test_a_cohort_goes_on_without_the_half_that_diverged_and_so_does_its_checkpoint(norm: str, tmp_path: Path) -> None:
+    explosive = {"learning_rate": 100.0, "schedule": "step", "step_at": (1.0,), "step_factors": (1e5,)}
+    network = "4K-1C2B-6D-6D-6D-6D-Dropout0.5-3D"
+    specs = [
+        spec(norm=norm, epochs=5, network=network, seed=seed, **settings)
+        for seed, settings in enumerate(({"schedule": "cosine"}, explosive, {"learning_rate": 1e-2}, explosive))
+    ]
+    expected = undisturbed(specs, tmp_path / "a")
+    assert [outcome.diverged_epoch is None for outcome in expected] == [True, False, True, False]
+    assert [bool(outcome.weights) for outcome in expected] == [True, False, True, False]
+    outcomes, _ = interrupted(specs, tmp_path / "b")
+    assert [bits(outcome) for outcome in outcomes] == [bits(outcome) for outcome in expected]
+    last = tmp_path / "b" / f"{5 * STEPS - 1:010d}"
+    assert TrainingState.model_validate_json((last / "progress.json").read_bytes()).members == [0, 2]
+    for trial in (0, 2):
+        (alone,) = train([specs[trial]], make_split(), device=CPU)
+        assert alone.details is not None
+        assert (details := expected[trial].details) is not None
+        assert details.curves["train_loss"] == pytest.approx(alone.details.curves["train_loss"], rel=1e-2)
+        assert set(expected[trial].metrics) == set(alone.metrics)
+
+
 @pytest.mark.fault(3)
 @pytest.mark.fault(6)
 @pytest.mark.fault(7)

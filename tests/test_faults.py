@@ -166,24 +166,26 @@ def write_one(folder: Path, what: str, number: int) -> None:
 @pytest.mark.fault(4)
 def test_an_interrupt_saves_where_training_stands_and_a_second_one_does_no_harm(study: Path, normlab: Run) -> None:
     store = study.parent / "normlab-store"
-    arguments = ("seeds=1", "norm=batch", "epochs=400", "--checkpoint-seconds", "1000")
-    process = start(study, *arguments)
-    wait_for_claim(store)
-    time.sleep(2.0)
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130, errors
-    assert "Traceback" not in errors
-    process = start(study, *arguments)
-    wait_for_claim(store)
-    time.sleep(3.0)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
-    assert process.returncode == 143
-    assert max(int(checkpoint.name) for checkpoint in store.glob("checkpoints/*/0*")) > 1
-    assert list(store.glob("running/*")) == []
+    arguments = ("seeds=1", "norm=batch", "epochs=2000", "--checkpoint-seconds", "1")
+    for stop, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        before = newest_checkpoint(store)
+        process = start(study, *arguments)
+        while (saved := newest_checkpoint(store)) <= before:  # it trains
+            time.sleep(0.01)
+        time.sleep(0.2)  # some steps, and no checkpoint of the clock's is due
+        process.send_signal(stop)
+        time.sleep(0.05)
+        process.send_signal(stop)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == code, errors
+        assert "Traceback" not in errors
+        assert newest_checkpoint(store) > saved
+        assert list(store.glob("running/*")) == []
+
+
+def newest_checkpoint(store: Path) -> int:
+    """The steps done at the last one; 0 where there is none."""
+    return max((int(path.name) for path in store.glob("checkpoints/*/0*")), default=0)
 
 
 @pytest.mark.fault(5)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from normlab.batches import Images, as_images, training_batches
 from normlab.network import Network
 from normlab.randomness import torch_generator
-from normlab.train import Outcome, Step, make_network, train
+from normlab.train import Outcome, Step, make_network, take_over, train
 from normlab.trial import TrialSpec, make_spec
 from tests.reference import plain
 
@@ -205,6 +205,27 @@ def test_the_same_spec_gives_the_same_numbers_bit_for_bit() -> None:
     assert first.metrics == second.metrics
     assert first.details == second.details
     assert one(epochs=2, seed=2).metrics != first.metrics
+
+
+@pytest.mark.parametrize("optimizer", ["adam_keras", "sgd"])
+def test_trials_that_leave_a_cohort_go_on_as_if_they_had_stayed(optimizer: str, float64: None) -> None:
+    specs = [spec(optimizer=optimizer, norm="renorm", seed=seed, learning_rate=0.01 * (1 + seed)) for seed in range(4)]
+    data, places = images_of(make_split()), [0, 2]
+    wide = Step(specs, make_network(specs, data, 100), CPU)
+    narrow_specs = [specs[place] for place in places]
+    narrow = Step(narrow_specs, make_network(narrow_specs, data, 100), CPU)
+
+    def losses(step: Step, some: list[TrialSpec], epoch: int) -> torch.Tensor:
+        step.network.train()
+        for dropout in step.network.dropouts():
+            dropout.generators = [torch_generator(s.seed, "dropout", epoch) for s in some]
+        batches = training_batches(data, some, epoch)
+        return torch.stack([step(x, y, [s.learning_rate for s in some])[0] for x, y in batches])
+
+    losses(wide, specs, 1)
+    take_over(wide, narrow, places)
+    stayed, left = losses(wide, specs, 2), losses(narrow, narrow_specs, 2)
+    assert torch.allclose(stayed[:, places], left, rtol=1e-9)
 
 
 def test_a_trial_that_diverges_says_when_and_leaves_its_neighbours_alone() -> None:

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -37,6 +37,7 @@ class TrainingState(BaseModel):
     format: Literal[3] = 3
     made_by: str = ""  # versions: others may compute other numbers
     ids: list[str]
+    members: list[int]  # the trials that are still trained; others have diverged
     epoch: int = 0  # finished ones
     steps: int = 0
     seen: int = 0  # images of the epoch under way, of one trial
@@ -50,13 +51,21 @@ class TrainingState(BaseModel):
     sha256: str = ""  # of all that stands above
 
 
-def save(
-    folder: Path, network: Network, optimizer: Optimizer, state: TrainingState, within: Mapping[str, torch.Tensor]
-) -> None:
+class Trained(Protocol):
+    """What training changes."""
+
+    network: Network
+    optimizer: Optimizer
+
+
+Step = TypeVar("Step", bound=Trained)
+
+
+def save(folder: Path, step: Trained, state: TrainingState, within: Mapping[str, torch.Tensor]) -> None:
     """Writes the checkpoint of `state.steps`, whole or not at all, then removes what it makes superfluous. `within` are
     the tensors of an epoch under way."""
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    tensors |= _moments(optimizer) | {f"epoch.{name}": tensor for name, tensor in within.items()}
+    tensors = {f"network.{name}": tensor for name, tensor in step.network.state_dict().items()}
+    tensors |= _moments(step.optimizer) | {f"epoch.{name}": tensor for name, tensor in within.items()}
     content = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     progress = sealed(state, content)
     final = folder / f"{state.steps:010d}"
@@ -72,13 +81,12 @@ def save(
 def load(
     folder: Path,
     ids: Sequence[str],
-    network: Network,
-    optimizer: Optimizer,
+    make: Callable[[Sequence[int]], Step],
     warn: Callable[[str], None] = lambda text: None,
     fits: Callable[[TrainingState], bool] = lambda state: True,
-) -> tuple[TrainingState, dict[str, torch.Tensor]] | None:
-    """Puts a new network and optimizer where the newest whole checkpoint of exactly these trials left them; returns the
-    state and the tensors of the epoch under way.
+) -> tuple[Step, TrainingState, dict[str, torch.Tensor]] | None:
+    """Puts a new network and optimizer, made for those of the trials that are still trained, where the newest whole
+    checkpoint of exactly these trials left them; returns them, the state, and the tensors of the epoch under way.
 
     A checkpoint that is damaged, of other trials, of other versions, or does not fit the network or, as `fits` says,
     the training, is passed over, and `warn` told why; where none is left, nothing is touched and the answer is None.
@@ -97,10 +105,11 @@ def load(
                 raise ValueError("it is of other trials")
             if int(path.name) != state.steps or not fits(state):
                 raise ValueError("it is of no step of this training")
+            step = make(state.members)
             tensors = safetensors.torch.load(content)
             weights, moments, within = (_part(tensors, part) for part in ("network.", "optimizer.", "epoch."))
-            if _shapes(weights) != _shapes(network.state_dict()) or _shapes(moments) != _shapes(
-                _part(_moments(optimizer), "optimizer.")
+            if _shapes(weights) != _shapes(step.network.state_dict()) or _shapes(moments) != _shapes(
+                _part(_moments(step.optimizer), "optimizer.")
             ):
                 raise ValueError("it does not fit the network, as after a change of the code")
         except (OSError, ValueError, safetensors.SafetensorError) as error:
@@ -109,11 +118,11 @@ def load(
             )
             warn(f"checkpoint {path} is passed over: {reason}")
             continue
-        network.load_state_dict(weights)
-        for name, moment in _part(_moments(optimizer), "optimizer.").items():
+        step.network.load_state_dict(weights)
+        for name, moment in _part(_moments(step.optimizer), "optimizer.").items():
             moment.copy_(moments[name])
-        optimizer.steps = state.steps
-        return state, within
+        step.optimizer.steps = state.steps
+        return step, state, within
     return None
 
 

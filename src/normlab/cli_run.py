@@ -63,7 +63,11 @@ def train_missing(headline: str, study: "Study | Plan", store: "Store", *, as_js
     from normlab.progress import show_progress
     from normlab.runner import run
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # leaves in order, as Ctrl-C does
+    def leave(*_: object) -> None:  # in order, as after Ctrl-C
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, leave)
     try:
         with show_progress() as show:
             summary = run(study, store=store, report=_after(headline, show), **options)

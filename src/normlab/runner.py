@@ -172,9 +172,24 @@ def _train(
         runner.go()
         runner.summary.left = runner.summary.stopped + sum(map(len, runner.waiting))
     finally:
-        runner.close()
+        with _undisturbed():
+            runner.close()
         runner.summary.seconds = time.monotonic() - started
     return runner.summary
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Lets no second Ctrl-C or SIGTERM come between a first and an orderly end, which takes seconds at most."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {which: signal.signal(which, signal.SIG_IGN) for which in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler if handler is not None else signal.SIG_DFL)
 
 
 def _resumable(plan: Plan, store: Store) -> list[list[Trial]]:

@@ -8,7 +8,7 @@ weight decays are their own.
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -79,7 +79,8 @@ def train(
 
     `on_epoch` hears of each trial's place in the cohort and what its curves gained, at the end of every epoch.
     A trial whose loss is not finite at the end of an epoch has diverged: its curves stop there, its metrics stay
-    empty, and its neighbours go on as if it had not.
+    empty, and its neighbours go on as if it had not. Once half of a cohort has, the rest goes on without them; such a
+    trial has no weights in the end.
 
     With a folder for a `checkpoint`, training goes on where one of exactly these trials left off, and saves one between
     two steps when the last is `checkpoint_seconds` old; `warn` hears of those that are damaged or cannot be saved.
@@ -89,15 +90,22 @@ def train(
     began, spec = time.monotonic(), specs[0]
     train_set, test_set = _place(split, spec, device)
     steps_per_epoch = math.ceil(examples_per_epoch(spec, len(train_set)) / spec.batch_size)
-    network = make_network(specs, train_set, steps_per_epoch * spec.epochs)
-    training_step = Step(specs, network, device)
-    autocast = training_step.autocast
     rates_TS = np.stack([learning_rates(s, steps_per_epoch) for s in specs])
     total_images = examples_per_epoch(spec, len(train_set)) * spec.epochs * len(specs)
     ids = [trial_id(s) for s in specs]
+
+    def make_step(members: Sequence[int]) -> Step:
+        """Of these trials of the cohort: those that have diverged may have left it."""
+        some = [specs[trial] for trial in members]
+        return Step(some, make_network(some, train_set, steps_per_epoch * spec.epochs), device)
+
     fits = partial(_is_between_steps, specs=specs, num_images=len(train_set), steps_per_epoch=steps_per_epoch)
-    resumed = load(checkpoint, ids, network, training_step.optimizer, warn, fits) if checkpoint else None
-    state, within = resumed or (_initial_state(ids, network, train_set), {})
+    resumed = load(checkpoint, ids, make_step, warn, fits) if checkpoint else None
+    if resumed is not None:
+        training_step, state, within = resumed
+    else:
+        training_step = make_step(range(len(specs)))
+        state, within = _initial_state(ids, training_step.network, train_set), {}
     glance = partial(Progress, total_images=total_images, resumed_images=state.images)
     latest = glance(done_images=state.images, loss=None, accuracy=state.accuracy)
     began -= state.seconds
@@ -110,7 +118,7 @@ def train(
             last_report = time.monotonic()
             report(latest)
 
-    network.register_forward_pre_hook(sign_of_life)
+    training_step.network.register_forward_pre_hook(sign_of_life)
 
     def pause(within: dict[str, torch.Tensor]) -> None:
         """Saves where training stands if that is due, and stops it if its time is over."""
@@ -119,7 +127,7 @@ def train(
         state.seconds = now - began
         if checkpoint and (stop or now - last_save >= checkpoint_seconds):
             try:
-                save(checkpoint, network, training_step.optimizer, state, within)
+                save(checkpoint, training_step, state, within)
             except OSError as error:  # a full disk costs the way back, not the training
                 warn(f"checkpoint {checkpoint}: cannot be written ({error.strerror}); training goes on without it")
             last_save = time.monotonic()
@@ -127,19 +135,20 @@ def train(
             raise Stopped
 
     for epoch in range(state.epoch + 1, spec.epochs + 1):
+        network, some = training_step.network, [specs[trial] for trial in state.members]
         network.train()
         for dropout in network.dropouts():
-            dropout.generators = [torch_generator(s.seed, "dropout", epoch, device=device) for s in specs]
-        losses_T = torch.zeros(len(specs), dtype=torch.float64, device=device)
-        correct_T = torch.zeros(len(specs), dtype=torch.int64, device=device)
+            dropout.generators = [torch_generator(s.seed, "dropout", epoch, device=device) for s in some]
+        losses_T = torch.zeros(len(some), dtype=torch.float64, device=device)
+        correct_T = torch.zeros(len(some), dtype=torch.int64, device=device)
         first, seen = state.steps - state.epoch * steps_per_epoch, state.seen
         if first:  # the middle of an epoch, from a checkpoint
             losses_T.copy_(within["losses"])
             correct_T.copy_(within["correct"])
             for generator, name in _generators(network):
                 generator.set_state(within[name])
-        for x, labels_BT in training_batches(train_set, specs, epoch, skip=first):
-            loss_T, hits_T = training_step(x, labels_BT, rates_TS[:, state.steps].tolist())
+        for x, labels_BT in training_batches(train_set, some, epoch, skip=first):
+            loss_T, hits_T = training_step(x, labels_BT, rates_TS[state.members, state.steps].tolist())
             losses_T += loss_T * len(x)
             correct_T += hits_T
             seen += len(x)
@@ -157,17 +166,17 @@ def train(
         evaluation = None
         if epoch % spec.evaluate_every == 0 or epoch == spec.epochs:
             network.eval()
-            evaluation = evaluate(network, test_set, autocast=autocast)
+            evaluation = evaluate(network, test_set, autocast=training_step.autocast)
             state.accuracy = float(evaluation.accuracy.mean())
-        for trial in range(len(specs)):
+        for place, trial in enumerate(state.members):
             if state.diverged_epochs[trial] is not None:
                 continue
-            loss = float(losses_T[trial]) / seen
-            if not math.isfinite(loss) or not _all_finite(network, trial):
+            loss = float(losses_T[place]) / seen
+            if not math.isfinite(loss) or not _all_finite(network, place):
                 state.diverged_epochs[trial] = epoch
                 continue
             rate = rates_TS[trial, state.steps - 1]
-            row = (epoch, loss, int(correct_T[trial]) / seen, *_at(evaluation, trial), rate)
+            row = (epoch, loss, int(correct_T[place]) / seen, *_at(evaluation, place), rate)
             measured_now = {name: _finite(value) for name, value in zip(CURVES, row, strict=True)}
             for name, value in measured_now.items():
                 state.curves[trial][name].append(value)
@@ -175,19 +184,34 @@ def train(
         if epoch == spec.epochs or None not in state.diverged_epochs:
             break
 
+        living = [trial for trial in state.members if state.diverged_epochs[trial] is None]
+        if 2 * len(living) <= len(state.members):  # the others cost as much and mean nothing any more
+            places = [state.members.index(trial) for trial in living]
+            wider, training_step = training_step, make_step(living)
+            take_over(wider, training_step, places)
+            training_step.network.register_forward_pre_hook(sign_of_life)
+            state.members = living
         state.epoch, state.seen = epoch, 0
         pause({})
 
+    network, autocast = training_step.network, training_step.autocast
     others = evaluate_other_statistics(network, train_set, test_set, batch_size=spec.batch_size, autocast=autocast)
-    measured = state.measured | {f"test_accuracy_{name}": other.accuracy.tolist() for name, other in others.items()}
+    measured = {f"test_accuracy_{name}": other.accuracy.tolist() for name, other in others.items()}
     measured |= {"dead_channels": _finite_all(dead_channels(network, test_set, autocast=autocast))}
     measured |= {"gradient_spread": _finite_all(gradient_spread(network, train_set))}
     outcomes, seconds = [], time.monotonic() - began
     for trial, (curves, diverged_epoch) in enumerate(zip(state.curves, state.diverged_epochs, strict=True)):
         outcome = Outcome(images=state.images // len(specs), seconds=seconds, diverged_epoch=diverged_epoch)
-        finals = {name: values[trial] for name, values in measured.items()}
-        _finish(outcome, trial, curves, evaluation, finals, test_set, split.classes)
-        outcome.weights = weights_of(network, trial)
+        outcome.metrics["num_test"] = len(test_set)
+        outcome.details = Details(curves=curves, classes=split.classes)
+        if trial in state.members:
+            place = state.members.index(trial)
+            outcome.weights = weights_of(network, place)
+            if diverged_epoch is None:
+                assert evaluation is not None
+                finals = {name: values[trial] for name, values in state.measured.items()}
+                finals |= {name: values[place] for name, values in measured.items()}
+                _finish(outcome, place, evaluation, finals, test_set)
         outcomes.append(outcome)
     return outcomes
 
@@ -244,6 +268,23 @@ def make_network(specs: Sequence[TrialSpec], data: Images, total_steps: int) -> 
     return network
 
 
+@torch.no_grad()
+def take_over(wider: Step, narrower: Step, places: Sequence[int]) -> None:
+    """Puts the trials at some places of a step, with statistics and moments, into a new one of these alone."""
+
+    def share(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.dim() == 0:  # a counter of all
+            return tensor
+        parts = tensor.chunk(wider.network.num_trials)
+        return torch.cat([parts[place] for place in places])
+
+    narrower.network.load_state_dict({name: share(value) for name, value in wider.network.state_dict().items()})
+    for name, tensors in wider.optimizer.moments.items():
+        for own, tensor in zip(narrower.optimizer.moments[name], tensors, strict=True):
+            own.copy_(share(tensor))
+    narrower.optimizer.steps = wider.optimizer.steps
+
+
 def weights_of(network: Network, trial: int) -> dict[str, torch.Tensor]:
     """The parameters and buffers of one trial, as those of an ordinary network; references until they are saved."""
     share = {}
@@ -270,6 +311,7 @@ def _generators(network: Network) -> Iterator[tuple[torch.Generator, str]]:
 def _initial_state(ids: list[str], network: Network, train_set: Images) -> TrainingState:
     return TrainingState(
         ids=ids,
+        members=list(range(len(ids))),
         diverged_epochs=[None for _ in ids],
         curves=[{name: [] for name in CURVES} for _ in ids],
         measured={"gradient_spread_initial": _finite_all(gradient_spread(network, train_set))},
@@ -286,6 +328,9 @@ def _is_between_steps(
         and 0 <= first < steps_per_epoch
         and state.seen == first * specs[0].batch_size
         and state.images == (state.epoch * examples_per_epoch(specs[0], num_images) + state.seen) * len(specs)
+        and bool(state.members)
+        and state.members == sorted(set(state.members) & set(range(len(specs))))
+        and all(d is not None or t in state.members for t, d in enumerate(state.diverged_epochs))
         and len(state.curves) == len(state.diverged_epochs) == len(specs)
         and all(set(curves) == set(CURVES) and len(set(map(len, curves.values()))) == 1 for curves in state.curves)
         and all(len(values) == len(specs) for values in state.measured.values())
@@ -313,26 +358,16 @@ def _finite_all(values: Sequence[float]) -> list[float | None]:
 
 
 def _finish(
-    outcome: Outcome,
-    trial: int,
-    curves: dict[str, list[float | None]],
-    evaluation: Evaluation | None,
-    measured: dict[str, float | None],
-    test_set: Images,
-    classes: tuple[str, ...],
+    outcome: Outcome, place: int, evaluation: Evaluation, measured: dict[str, float | None], test_set: Images
 ) -> None:
-    """Fills in the final metrics and details of a trial."""
-    outcome.metrics["num_test"] = len(test_set)
-    outcome.details = Details(curves=curves, classes=classes)
-    if outcome.diverged_epoch is not None:
-        return
-    assert evaluation is not None
+    """Fills in the final metrics and details of a trial that did not diverge, by its place in the network."""
+    assert outcome.details is not None
+    curves = outcome.details.curves
     finals = {"train_loss": curves["train_loss"][-1], "train_accuracy": curves["train_accuracy"][-1]}
-    finals |= dict(zip(("test_loss", "test_accuracy"), _at(evaluation, trial), strict=True)) | measured
+    finals |= dict(zip(("test_loss", "test_accuracy"), _at(evaluation, place), strict=True)) | measured
     outcome.metrics |= {name: value for name, value in finals.items() if value is not None and math.isfinite(value)}
-    outcome.details = Details(
-        curves=curves,
-        classes=classes,
-        confusion=evaluation.confusion[trial].tolist(),
-        mistakes=confident_mistakes(evaluation, test_set, trial),
+    outcome.details = replace(
+        outcome.details,
+        confusion=evaluation.confusion[place].tolist(),
+        mistakes=confident_mistakes(evaluation, test_set, place),
     )

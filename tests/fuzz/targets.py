@@ -11,6 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from PIL import Image
@@ -98,16 +99,16 @@ def folder(data: bytes) -> None:
 
 def checkpoint(data: bytes) -> None:
     """The first part is progress.json, the second the tensors, whatever their hash would say."""
-    network, optimizer, ids = _small_network()
+    step, ids = _small_step()
     progress, _, tensors = data.partition(b"\0\0")
     folder = _scratch() / "checkpoint" / "0000000001"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "state.safetensors").write_bytes(tensors)
-    state = TrainingState(ids=ids, steps=1, diverged_epochs=[None], curves=[{}], measured={})
+    state = TrainingState(ids=ids, members=[0], steps=1, diverged_epochs=[None], curves=[{}], measured={})
     for text in (progress, sealed(state, tensors).encode()):
         (folder / "progress.json").write_bytes(text)
         said: list[str] = []
-        load(folder.parent, ids, network, optimizer, said.append)
+        load(folder.parent, ids, lambda members: step, said.append)
         assert all("\n" not in warning for warning in said)
 
 
@@ -144,7 +145,7 @@ def _picture() -> bytes:
 
 
 @functools.cache
-def _small_network() -> tuple[Any, Any, list[str]]:
+def _small_step() -> tuple[Any, list[str]]:
     spec = make_spec({"data": "x", "network": "2K-1C1B-3D", "epochs": 1, "image_size": 8})
     network = build_network(spec.network, image_size=8, norm="batch")
-    return network, Optimizer(network, [spec]), [trial_id(spec)]
+    return SimpleNamespace(network=network, optimizer=Optimizer(network, [spec])), [trial_id(spec)]
