@@ -27,7 +27,9 @@ format: $(INSTALLED)
 reliability: $(INSTALLED)  ## cause every fault, the long soaks too, and write docs/reliability.md
 	$(BIN)/python -m pytest -m fault --reliability=docs/reliability.md
 
-bench: $(INSTALLED) .venv-peers/.installed  ## whole studies against what people would use instead, interleaved; over an hour
+bench: $(INSTALLED) .venv-peers/.installed  ## against the machine's limit, in a large store, and against peers; over an hour
+	$(BIN)/python -m benchmarks.limit --profile
+	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.study --peers .venv-peers/bin/python
 
 .venv-peers/.installed: benchmarks/peers/requirements.txt Makefile

@@ -33,12 +33,12 @@ def spec() -> TrialSpec:
 def test_the_size_with_most_images_a_second_is_chosen(
     seconds: dict[int, float], expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rates, "_step_seconds", lambda spec, trials, device, limit: [seconds[trials], 99.0])
+    monkeypatch.setattr(rates, "step_seconds", lambda spec, trials, device, limit: [seconds[trials], 99.0])
     assert best_cohort(spec(), "cpu", 32, 1e12) == expected
 
 
 def test_a_cohort_is_never_larger_than_asked_for_nor_than_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rates, "_step_seconds", lambda *_: [1.0])
+    monkeypatch.setattr(rates, "step_seconds", lambda *_: [1.0])
     assert best_cohort(spec(), "cpu", 3, 1e12) == 2
     assert best_cohort(spec(), "cpu", 32, 0.0) == 1
 

@@ -60,7 +60,7 @@ def measure_rate(spec: TrialSpec, device: str) -> float:
     info = datasets.describe(spec.data, image_size=spec.image_size)
     macs = forward_macs(spec.network, info.channels, info.image_size)
     flops = FLOPS_PER_MAC * TRAINING_PASSES * macs * spec.batch_size
-    return flops / float(np.median(_step_seconds(spec, 1, device, MEASURE_SECONDS)))
+    return flops / float(np.median(step_seconds(spec, 1, device, MEASURE_SECONDS)))
 
 
 def best_cohort(spec: TrialSpec, device: str, most: int, memory_bytes: float) -> int:
@@ -70,7 +70,7 @@ def best_cohort(spec: TrialSpec, device: str, most: int, memory_bytes: float) ->
     needed = training_bytes(spec, info.channels, info.image_size)
     best, best_rate, size, misses = 1, 0.0, 1, 0
     while size <= most and misses < 2 and (size == 1 or size * needed <= memory_bytes):
-        rate = size / min(_step_seconds(spec, size, device, COHORT_SECONDS))
+        rate = size / min(step_seconds(spec, size, device, COHORT_SECONDS))
         misses = 0 if rate > GAIN * best_rate else misses + 1
         if misses == 0:
             best, best_rate = size, rate
@@ -78,7 +78,7 @@ def best_cohort(spec: TrialSpec, device: str, most: int, memory_bytes: float) ->
     return best
 
 
-def _step_seconds(spec: TrialSpec, trials: int, device: str, seconds: float) -> list[float]:
+def step_seconds(spec: TrialSpec, trials: int, device: str, seconds: float) -> list[float]:
     """The times of training steps of `trials` trials, at least three, after two that warm up."""
     import torch
 

@@ -501,12 +501,19 @@ class _Run:
             return
         held, worker.held = worker.held, []
         if "outcomes" in message:
-            cohort = self.store.checkpoint_folder([trial.id for trial in held]).name
+            ids, joules = [trial.id for trial in held], worker.joules
+            made = {
+                "cohort_size": len(held), "cohort": self.store.checkpoint_folder(ids).name, "started": worker.started,
+            }  # fmt: skip
+            if joules is not None:  # of the processor, as far as this machine tells
+                made["joules"] = round(joules / len(held), 3)
+            self._assign(worker)  # first, so that it trains while these are written
             for trial, outcome in zip(held, message["outcomes"], strict=True):
                 if self.plan.states[trial.id] not in {"finished", "diverged"}:
-                    self._save(worker, trial, outcome, {"cohort_size": len(held), "cohort": cohort})
-            self.store.remove_checkpoint([trial.id for trial in held])
-        elif "stopped" in message:
+                    self._save(trial, outcome, made)
+            self.store.remove_checkpoint(ids)
+            return
+        if "stopped" in message:
             for trial in held:
                 self._release(trial.id)
             self.summary.stopped += len(held)
@@ -526,20 +533,17 @@ class _Run:
         self.resumed_images += progress["resumed_images"]
         self.resumed_flops += share * sum(self.plan.flops[trial.id] for trial in held)
 
-    def _save(self, worker: _Worker, trial: Trial, outcome: dict[str, Any], cohort: dict[str, Any]) -> None:
+    def _save(self, trial: Trial, outcome: dict[str, Any], made: dict[str, Any]) -> None:
         details = details_from_json(json.dumps(outcome["details"]))
         provenance = self.environment | {
             "device": self.device,
             "threads": 1 if self.device == "cpu" else 2,
             "workers": len(self.workers),
-            **cohort,
-            "started": worker.started,
+            **made,
             "seconds": round(outcome["seconds"], 3),
-            "images_per_second": round(outcome["images"] * cohort["cohort_size"] / outcome["seconds"], 1),
+            "images_per_second": round(outcome["images"] * made["cohort_size"] / outcome["seconds"], 1),
             "flops": self.plan.flops[trial.id],
         }
-        if worker.joules is not None:  # of the processor, as far as this machine tells
-            provenance["joules"] = round(worker.joules / cohort["cohort_size"], 3)
         diverged = outcome["diverged_epoch"] is not None
         result = Result(
             id=trial.id,

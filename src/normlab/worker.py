@@ -23,6 +23,7 @@ import platform
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -116,7 +117,9 @@ def _train(request: dict[str, Any], device: torch.device, channel: TextIO) -> li
         reply = asdict(outcome)
         weights = reply.pop("weights")
         if request["weights"]:
-            reply["weights_file"] = _save_weights(Path(request["weights"]) / f"{os.getpid()}-{position}", weights)
+            # A name of its own: the runner may read it while the next cohort ends.
+            name = f"{os.getpid()}-{time.monotonic_ns()}-{position}"
+            reply["weights_file"] = _save_weights(Path(request["weights"]) / name, weights)
         replies.append(reply)
     return replies
 

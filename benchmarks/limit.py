@@ -1,0 +1,114 @@
+"""How near a training step comes to the machine's own limit: the time of its convolutions alone, by oneDNN or cuDNN.
+
+    python -m benchmarks.limit [--profile]
+
+Each convolution of the network is run by itself, forward and for both gradients, on the shapes, type and memory layout
+that training uses; their sum is what a step would take if all else cost nothing. One thread on a CPU, as a worker has.
+`--profile` adds where the rest of a step goes, by torch's profiler.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.study import save_images
+from normlab.notation import layer_shapes, parse_notation
+from normlab.provenance import environment
+from normlab.rates import step_seconds
+from normlab.trial import TrialSpec, make_spec
+from normlab.worker import prepare_process
+
+CASES = [(16, 4, 1), (16, 4, 8), (16, 16, 1), (16, 16, 4), (16, 128, 1), (64, 16, 1)]  # width, batch, trials together
+SECONDS = 3.0
+
+
+def main() -> None:
+    import tempfile
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", action="store_true")
+    arguments = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    prepare_process(1 if device == "cpu" else 2)
+    where = environment()
+    print(f"{where['processor']}, {device}, torch {where['torch']}, commit {where['commit']}\n")
+    print("| width, batch, together | type | images/s | convolutions alone | of the limit | GFLOP/s of convolutions |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        data, _ = save_images(Path(folder))
+    for precision in ("bfloat16", "float32") if has_bfloat16(device) else ("float32",):
+        for width, batch, trials in CASES:
+            network = f"{width}K-4C3B-256D-Dropout0.5-10D"
+            spec = make_spec({"data": data, "network": network, "norm": "batch", "epochs": 1, "batch_size": batch,
+                              "precision": precision, "train_images": 10_000, "optimizer": "adam"})  # fmt: skip
+            step = statistics.median(step_seconds(spec, trials, device, SECONDS))
+            alone, flops = convolutions(spec, trials, device)
+            images = trials * batch
+            print(
+                f"| {width}, {batch}, {trials} | {precision} | {images / step:,.0f} | {images / alone:,.0f} | "
+                f"{100 * alone / step:.0f} % | {flops / alone / 1e9:,.0f} |",
+                flush=True,
+            )
+            if arguments.profile:
+                profile(spec, trials, device)
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether the device computes in bfloat16, and does not only pretend to."""
+    if device != "cpu":
+        return True
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def convolutions(spec: TrialSpec, trials: int, device: str) -> tuple[float, float]:
+    """Seconds that the convolutions of one step take alone, one after another, and their floating-point operations."""
+    dtype = torch.bfloat16 if spec.precision == "bfloat16" else torch.float32
+    seconds = flops = 0.0
+    channels, size = 3, 32
+    for row in layer_shapes(parse_notation(spec.network), channels, size):
+        if row.kind == "convolution":
+            x = torch.randn(spec.batch_size, trials * channels, size, size, device=device, dtype=dtype)
+            x = x.to(memory_format=torch.channels_last).requires_grad_(channels > 3)  # the images need no gradient
+            weight = torch.randn(trials * row.shape[0], channels, 3, 3, device=device, dtype=dtype)
+            weight = weight.to(memory_format=torch.channels_last).requires_grad_()
+            gradient = torch.randn_like(F.conv2d(x, weight, padding=1, groups=trials))
+
+            def run(x: torch.Tensor = x, weight: torch.Tensor = weight, gradient: torch.Tensor = gradient) -> None:
+                F.conv2d(x, weight, padding=1, groups=trials).backward(gradient)
+                x.grad = weight.grad = None
+
+            seconds += _median_seconds(run, device)
+            flops += (6 if channels > 3 else 4) * trials * spec.batch_size * row.macs
+            channels = row.shape[0]
+        elif row.kind == "pool":
+            size //= 2
+    return seconds, flops
+
+
+def _median_seconds(run: Callable[[], None], device: str) -> float:
+    times: list[float] = []
+    while len(times) < 7 or sum(times) < SECONDS / 12:
+        started = time.perf_counter()
+        run()
+        if device != "cpu":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[2:])
+
+
+def profile(spec: TrialSpec, trials: int, device: str) -> None:
+    with torch.profiler.profile() as profiler:
+        step_seconds(spec, trials, device, 0.0)
+    rows = sorted(profiler.key_averages(), key=lambda row: -row.self_cpu_time_total)
+    total = sum(row.self_cpu_time_total for row in rows)
+    print("|", "; ".join(f"{row.key} {100 * row.self_cpu_time_total / total:.0f} %" for row in rows[:9]), "|")
+
+
+if __name__ == "__main__":
+    main()
