@@ -118,9 +118,7 @@ def time_tiny(folder: Path, trials: int) -> None:
         cohorts[source["cohort"]] = source["seconds"]
     trained = sum(cohorts.values()) / min(cores(), len(cohorts))
     lost = 100 * (1 - trained / wall)
-    print(
-        f"\n{trials:,} tiny trials in {len(cohorts)} cohorts: {wall:.1f} s, in which each worker trained {trained:.1f} s."
-    )
+    print(f"\n{trials:,} tiny trials in {len(cohorts)} cohorts: {wall:.1f} s, each worker trained {trained:.1f}.")
     print(f"{lost:.1f} % went to start-up, choosing cohorts, scheduling and storing.")
 
 
