@@ -291,6 +291,7 @@ def test_a_worker_that_does_not_stop_in_time_is_ended_and_its_trials_stay_missin
     assert len(make_plan(study, store).missing()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.fault(1)
 def test_training_that_is_killed_goes_on_from_its_last_checkpoint(study: Study, tmp_path: Path) -> None:
     study = Study.load(study.path, overrides=["seeds=1", "epochs=12"])

@@ -131,6 +131,7 @@ def wait_for_results(store: Path, count: int) -> None:
     raise AssertionError("no results appeared")
 
 
+@pytest.mark.slow
 @pytest.mark.fault(4)
 def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(
     study: Path, tmp_path: Path, normlab: Run, here: Run
@@ -153,6 +154,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(
     assert done["already_finished"] + done["trained"] == 8
 
 
+@pytest.mark.slow
 @pytest.mark.fault(5)
 @pytest.mark.fault(23)
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the worker through /proc")

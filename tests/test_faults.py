@@ -188,6 +188,7 @@ def newest_checkpoint(store: Path) -> int:
     return max((int(path.name) for path in store.glob("checkpoints/*/0*")), default=0)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(5)
 @pytest.mark.fault(14)
 def test_workers_end_with_their_runner_and_its_trials_are_free_at_once(study: Path, normlab: Run) -> None:
@@ -328,6 +329,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", place], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(16)
 def test_a_full_disk_loses_nothing_that_is_finished_and_the_run_goes_on_when_there_is_room(
     study: Path, small_disk: Path, normlab: Run
@@ -367,6 +369,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_the_way_back_and_not_the_trai
 # Memory and hangs
 
 
+@pytest.mark.slow
 @pytest.mark.fault(23)
 def test_a_cohort_that_does_not_fit_into_memory_is_halved_and_what_never_fits_is_failed(study: Path) -> None:
     def limit() -> None:
@@ -402,6 +405,7 @@ def test_a_cohort_that_does_not_fit_into_memory_is_halved_and_what_never_fits_is
     assert "memory" in errors
 
 
+@pytest.mark.slow
 @pytest.mark.fault(24)
 def test_a_worker_that_says_nothing_is_killed_and_its_trial_tried_again(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

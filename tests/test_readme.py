@@ -12,7 +12,7 @@ from tests.test_datasets import encoded, picture
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
-def test_the_study_in_the_readme_runs_with_the_commands_under_it(tmp_path: Path, normlab: Run) -> None:
+def test_the_study_in_the_readme_runs_with_the_commands_under_it(tmp_path: Path, normlab: Run, here: Run) -> None:
     (study,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     assert len([line for line in study.splitlines() if line.strip()]) <= 12
     (tmp_path / "pets.yaml").write_text(study)
@@ -26,7 +26,8 @@ def test_the_study_in_the_readme_runs_with_the_commands_under_it(tmp_path: Path,
     small = ["epochs=1", "seeds=1", "learning_rate=1e-3", "network=2K-1C1B-2D"]
     for command in commands:
         words = [word for word in command.split() if not word.startswith("seeds=")]
-        done = normlab(*words, *small, NORMLAB_DATA=str(tmp_path))
+        run = normlab if words[0] == "run" else here
+        done = run(*words, *small, NORMLAB_DATA=str(tmp_path))
         assert done.returncode == 0, (command, done.stderr)
 
 
