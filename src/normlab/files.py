@@ -19,7 +19,7 @@ def read_bounded(path: Path, most: int) -> bytes:
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         if status.st_size > most:
             raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes; at most {most:,} are allowed", str(path))
-        return file.read(most)
+        return file.read(status.st_size)  # not `most`: room for all of it would be made first
 
 
 def write_folder(folder: Path, content: Mapping[str, bytes]) -> None:

@@ -42,6 +42,7 @@ from normlab.trial import TrialSpec
 TICK_SECONDS = 0.5
 MAX_COHORT = 32
 WORTH_MEASURING = 1e10  # FLOPs a worker: a second of work, at the pace of small networks
+MANY = 16  # trials a worker: of however small ones, alone each costs a tenth of a second or more
 GRACE_SECONDS = 30.0  # after the deadline, to end what a step or an evaluation takes
 CLOSING_SECONDS = 5.0  # for workers that are interrupted, to save where they stand
 SILENCE_SECONDS = 900.0  # chosen: a worker sends a line with every batch that takes longer than half a second
@@ -438,7 +439,10 @@ class _Run:
             if (
                 self.cohort is None
                 and most > 1
-                and sum(self.plan.flops[trial.id] for trial in group) > WORTH_MEASURING * self.num_workers
+                and (
+                    most >= MANY
+                    or sum(self.plan.flops[trial.id] for trial in group) > WORTH_MEASURING * self.num_workers
+                )
             ):
                 machine = (
                     f"{self.environment['processor']} {self.environment['torch']} {self.device} {self.num_workers}"
