@@ -103,6 +103,7 @@ def _median_seconds(run: Callable[[], None], device: str) -> float:
 
 
 def profile(spec: TrialSpec, trials: int, device: str) -> None:
+    """Prints the operations that take most of a step, with their shares."""
     with torch.profiler.profile() as profiler:
         step_seconds(spec, trials, device, 0.0)
     rows = sorted(profiler.key_averages(), key=lambda row: -row.self_cpu_time_total)

@@ -421,7 +421,7 @@ def _write_figures(table: StudyTable, folder: Path) -> list[ReportFigure]:
     if any(record.result and record.result.details for record in table.records().values()):
         curves = curve_figure(table)
         stem, title = f"figure-{len(made) + 1}-curves", "Learning curves"
-        alt = f"Accuracy over epochs in {len(curves.panels)} panels, one line for each arm."
+        alt = _curve_alt(curves)
         made.append(save_figure(draw_curves(curves), folder, stem, title, _curve_caption(curves, context), alt))
     return made
 
@@ -469,6 +469,18 @@ def _curve_caption(data: CurveFigure, context: str) -> str:
     return f"{text} {context}." + (f" Drawn are {data.left_out}." if data.left_out else "")
 
 
+def _curve_alt(data: CurveFigure) -> str:
+    """Where the curves begin and end, as a text."""
+    parts = [
+        f"{', '.join(filter(None, [panel.title, arm.name])) or 'test'}: {percent(arm.test.mean[0])} to "
+        f"{percent(arm.test.mean[-1])}"
+        for panel in data.panels
+        for arm in panel.arms
+        if arm.test.mean
+    ]
+    return _bearable(f"Mean test accuracy in per cent from the first to the last epoch. {'; '.join(parts)}.")
+
+
 def _alt(data: FactorFigure) -> str:
     """The means of a figure as a text."""
     parts = []
@@ -476,7 +488,10 @@ def _alt(data: FactorFigure) -> str:
         for series in panel.series:
             means = ", ".join(f"{percent(p.mean)} at {data.ticks[p.x]}" for p in series.points)
             parts.append(f"{', '.join(filter(None, [panel.title, series.name])) or 'means'}: {means}")
-    text = f"Means in per cent. {'; '.join(parts)}."
+    return _bearable(f"Means in per cent. {'; '.join(parts)}.")
+
+
+def _bearable(text: str) -> str:
     return text if len(text) <= MAX_ALT_CHARACTERS else text[:MAX_ALT_CHARACTERS] + "… The table has all."
 
 
