@@ -62,6 +62,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     del os.environ["NORMLAB_HOME"]
 
 
+@pytest.fixture(autouse=True)
+def own_arithmetic() -> Iterator[None]:
+    """A measurement prepares its process for training; other tests want theirs as it was."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """The command line within this process, for what starts no training: a tenth of a process's time."""

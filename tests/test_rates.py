@@ -1,11 +1,9 @@
 """Rates: how many trials of a kind are trained together, and that a run goes by it."""
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from normlab import rates
 from normlab.datasets import cache
@@ -43,16 +41,7 @@ def test_a_cohort_is_never_larger_than_asked_for_nor_than_memory_allows(monkeypa
     assert best_cohort(spec(), "cpu", 32, 0.0) == 1
 
 
-@pytest.fixture
-def process_as_before() -> Iterator[None]:
-    """A measurement prepares its process for training; the other tests want theirs as it was."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
-
-
-def test_a_measurement_is_of_real_steps(process_as_before: None) -> None:
+def test_a_measurement_is_of_real_steps() -> None:
     assert best_cohort(spec(), "cpu", 2, 1e12) in (1, 2)
     assert measure_rate(spec(), "cpu") > 0
 

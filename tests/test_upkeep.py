@@ -5,6 +5,7 @@ import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -145,6 +146,36 @@ def test_a_hostile_zip_writes_nothing_outside_the_store(store: Store, tmp_path: 
         merge([tmp_path / "evil.zip"], store)
     assert everything(store) == before
     assert not list(tmp_path.rglob("evil"))
+
+
+@pytest.mark.parametrize(("file", "num_bytes"), [("result.json", (4 << 20) + 1), ("details.json", (256 << 20) + 1)])
+def test_a_bomb_among_packed_results_is_named_and_the_others_are_merged(
+    store: Store, tmp_path: Path, file: str, num_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(store, store.ids(), tmp_path / "a.zip")
+    bomb = f"trials/{make_result(0).id}/{file}"
+    with (
+        zipfile.ZipFile(tmp_path / "a.zip") as old,
+        zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            if name != bomb:
+                new.writestr(name, old.read(name))
+        with new.open(bomb, "w", force_zip64=True) as entry:
+            for start in range(0, num_bytes, 1 << 20):
+                entry.write(bytes(min(1 << 20, num_bytes - start)))
+    read: list[str] = []
+    whole = zipfile.ZipFile.open
+
+    def spy(self: zipfile.ZipFile, info: Any, *arguments: Any, **options: Any) -> Any:
+        read.append(info.filename)
+        return whole(self, info, *arguments, **options)
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", spy)
+    done = merge([tmp_path / "b.zip"], Store(tmp_path / "other"))
+    assert done.added == 4
+    assert f"{file} has {num_bytes:,} bytes; at most" in next(iter(done.damaged.values()))
+    assert bomb not in read
 
 
 def test_a_result_that_names_files_elsewhere_is_refused(store: Store, tmp_path: Path) -> None:

@@ -3,9 +3,8 @@
 from normlab import datasets
 from normlab.errors import UsageError
 from normlab.plan import estimate_seconds, make_plan
-from normlab.processes import cores
 from normlab.rates import worker_rates
-from normlab.runner import resolve_device
+from normlab.runner import default_workers, resolve_device
 from normlab.store import Store
 from normlab.study import Study
 from normlab.table import read_table
@@ -34,12 +33,12 @@ def look_words(study: Study, store: Store, *, workers: int | None = None, device
     else:
         plan = make_plan(study, store)
         device = resolve_device(device)
-        rate, hands = worker_rates(store, plan.trials, device), workers or (cores() if device == "cpu" else 1)
+        rate, hands = worker_rates(store, plan.trials, device), workers or default_workers(device)
         missing = plan.missing()
         seconds = estimate_seconds(missing, plan.flops, rate, hands)
         rest = [arm for arm in table.arms if progress.runs[arm.arm.label] == progress.runs_now]
         further = (study.looks[-1] - progress.runs_now) * len(rest)
-        each = sum(plan.flops[arm.trials[0].trial.id] / rate(arm.spec) for arm in rest) / max(hands, 1)
+        each = sum(plan.flops[arm.trials[0].trial.id] / rate(arm.spec) for arm in rest) / hands
         most = seconds + (study.looks[-1] - progress.runs_now) * each
         head += (
             f"; {progress.runs_now} seeds an arm come next: {len(missing)} trials, about {duration_words(seconds)}; "

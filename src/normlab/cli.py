@@ -178,15 +178,14 @@ def plan(
 ) -> None:  # fmt: skip
     """Show a study's arms and trials, and what the missing ones cost. Trains nothing."""
     from normlab.plan import estimate_seconds, make_plan, wanted_trials
-    from normlab.processes import cores
     from normlab.rates import worker_rates
-    from normlab.runner import resolve_device
+    from normlab.runner import default_workers, resolve_device
 
     study, store = _open(study_name, scale, overrides, store_path)
     made = make_plan(study, store)
     missing = made.missing()
     device = resolve_device(device)
-    count = workers or (cores() if device == "cpu" else 1)
+    count = workers or default_workers(device)
     seconds = 0.0
     if missing:
         seconds = estimate_seconds(missing, made.flops, worker_rates(store, made.trials, device), count)

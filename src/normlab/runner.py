@@ -108,7 +108,7 @@ def run(
     deadline = None if hours is None else time.time() + hours * 3600
     store = store or Store.default()
     device = resolve_device(device)
-    count = workers or (cores() if device == "cpu" else 1)
+    count = workers or default_workers(device)
     train = functools.partial(
         _train, store=store, workers=count, cohort=cohort, device=device, save_weights=save_weights,
         fail_fast=fail_fast, deadline=deadline, checkpoint_seconds=checkpoint_seconds, report=report, on_epoch=on_epoch,
@@ -218,6 +218,11 @@ def _is_of(trial_id: str, ids: Sequence[str], store: Store) -> bool:
         result = store.load(trial_id)
         return result is not None and result.provenance.get("cohort") == store.checkpoint_folder(ids).name
     return False
+
+
+def default_workers(device: str) -> int:
+    """As many worker processes as there are cores to use; on a GPU one."""
+    return cores() if device == "cpu" else 1
 
 
 def resolve_device(device: str) -> str:

@@ -31,7 +31,7 @@ HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0  # chosen: a runner that is silent for twelve heartbeats is gone
 
 # What a result may consist of, and the bytes each file may have: far above any, far below a machine's memory.
-FILES = {"result.json": 4 << 20, "details.json": 256 << 20, "model.safetensors": 16 << 30}
+FILES = {"result.json": 4 << 20, "details.json": 256 << 20, "model.safetensors": 2 << 30}
 
 State = Literal["missing", "running", "finished", "diverged", "failed"]
 

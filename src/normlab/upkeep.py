@@ -4,11 +4,11 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from normlab.datasets.archive import RESULTS, open_files
+from normlab.datasets.archive import RESULTS, Files, open_files
 from normlab.errors import UsageError, printable
 from normlab.files import read_bounded, write_folder
 from normlab.result import Result, details_from_json, result_from_json, sha256
@@ -79,9 +79,10 @@ def merge(sources: Iterable[Path], store: Store) -> Merge:
                 _take(store, name, _reader(source / "trials" / name), done, source)
         elif source.is_file():
             with open_files(source, RESULTS) as files:
-                paths = [member.path.split("/") for member in files.members()]
+                sizes = {member.path: member.num_bytes for member in files.members()}
+                paths = [path.split("/") for path in sizes]
                 for name in sorted({path[1] for path in paths if len(path) == 3 and path[0] == "trials"}):
-                    _take(store, name, lambda file, name=name: files.read(f"trials/{name}/{file}"), done, source)  # type: ignore[misc]
+                    _take(store, name, _zip_reader(files, sizes, name), done, source)
         else:
             raise _no_store(source)
     return done
@@ -128,6 +129,16 @@ def _take(store: Store, name: str, read: Callable[[str], bytes], done: Merge, so
 
 def _reader(folder: Path) -> Callable[[str], bytes]:
     return lambda file: read_bounded(folder / file, FILES[file])
+
+
+def _zip_reader(files: Files, sizes: Mapping[str, int], name: str) -> Callable[[str], bytes]:
+    def read(file: str) -> bytes:
+        path = f"trials/{name}/{file}"
+        if sizes.get(path, 0) > FILES[file]:
+            raise ValueError(f"{file} has {sizes[path]:,} bytes; at most {FILES[file]:,} are allowed")
+        return files.read(path)
+
+    return read
 
 
 def _add(store: Store, name: str, content: dict[str, bytes], done: Merge) -> None:

@@ -36,7 +36,7 @@ class Limits:
 
 
 IMAGES = Limits(file_bytes=256 << 20, ratio=200)
-RESULTS = Limits(file_bytes=16 << 30, ratio=None)  # zeros of a confusion matrix pack to nothing
+RESULTS = Limits(file_bytes=2 << 30, ratio=None)  # zeros of a confusion matrix pack to nothing; see store.FILES
 
 
 class Files(Protocol):
