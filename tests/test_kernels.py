@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from normlab import functional
-from normlab.functional import Rectifiers, center, is_compiled, max_pool, moments, normalize, transform
+from normlab.functional import Rectifiers, center, convolve, is_compiled, max_pool, moments, normalize, transform
 from normlab.network import build_network
 
 SHAPES = [(2, 1), (7, 3), (300, 5), (3, 16, 4, 4), (5, 130, 3, 3), (65, 8, 8, 8), (2, 3, 1, 1)]
@@ -112,6 +112,70 @@ def test_what_is_not_finite_stays_so() -> None:
     assert (y[:, 1] == 0).all()
 
 
+# images, trials, channels, filters, height, width: whole tiles and parts of them, channels that fill no vector
+CONVOLUTIONS = [(2, 1, 8, 8, 8, 8), (2, 1, 3, 16, 32, 32), (3, 2, 3, 8, 5, 7), (2, 3, 16, 24, 14, 9), (1, 2, 32, 16, 1, 1),
+                (2, 1, 11, 8, 6, 6), (5, 1, 1, 64, 28, 28), (7, 2, 64, 40, 4, 4)]  # fmt: skip
+
+
+def convolved(images: int, trials: int, channels: int, filters: int, height: int, width: int) -> list[torch.Tensor]:
+    """Inputs, weights, biases and the gradient of the output."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((images, trials * channels, height, width), (trials * filters, channels, 3, 3), (trials * filters,),
+              (images, trials * filters, height, width))  # fmt: skip
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+def gradients_of(y: torch.Tensor, leaves: list[torch.Tensor], g: torch.Tensor) -> list[torch.Tensor]:
+    return [y.detach(), *torch.autograd.grad(y, [leaf for leaf in leaves if leaf.requires_grad], g)]
+
+
+@pytest.mark.parametrize("shape", CONVOLUTIONS)
+def test_a_convolution_and_its_gradients_are_those_of_torch_in_float64(shape: tuple[int, ...]) -> None:
+    trials, channels = shape[1:3]
+    *leaves, g = convolved(*shape)
+    exact = [leaf.double() for leaf in leaves]
+    for leaf in (*leaves[channels % 8 > 0 :], *exact[channels % 8 > 0 :]):
+        leaf.requires_grad_()
+    y = convolve(*leaves, trials=trials)
+    assert type(y.grad_fn).__name__ == "_ConvolveBackward"
+    ours = gradients_of(y, leaves, g)
+    theirs = gradients_of(F.conv2d(*exact, padding=1, groups=trials), exact, g.double())
+    for found, expected in zip(ours, theirs, strict=True):
+        assert float((found - expected).abs().max()) <= 3e-5 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("shape", [shape for shape in CONVOLUTIONS if shape[1] > 1])
+def test_the_convolutions_of_a_cohort_are_those_of_each_trial_alone_to_the_last_bit(shape: tuple[int, ...]) -> None:
+    trials, channels = shape[1:3]
+    x, weight, bias, g = convolved(*shape)
+
+    def all_of(
+        x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, g: torch.Tensor, trials: int
+    ) -> list[torch.Tensor]:
+        leaves = [x.clone().requires_grad_(channels % 8 == 0), weight.clone().requires_grad_(), bias.clone()]
+        return gradients_of(convolve(*leaves, trials=trials), leaves, g)
+
+    together = all_of(x, weight, bias, g, trials)
+    parts = zip(x.chunk(trials, 1), weight.chunk(trials), bias.chunk(trials), g.chunk(trials, 1), strict=True)
+    alone = [all_of(*part, 1) for part in parts]
+    for place, found in enumerate(together):
+        along = 0 if place == len(together) - 1 else 1  # the last is the weights' gradient
+        assert torch.equal(found, torch.cat([one[place] for one in alone], along))
+
+
+def test_a_convolution_uses_nothing_that_lies_beside_its_images_or_belongs_to_another_trial() -> None:
+    x, weight, bias, g = convolved(2, 2, 3, 8, 7, 7)
+    memory = torch.full((x.numel() + 200,), float("nan"))
+    inner = memory[100:-100].view(2, 7, 7, 6).permute(0, 3, 1, 2).copy_(x)
+    inner[:, 3:] = float("inf")  # the second trial
+    y = convolve(inner, weight.requires_grad_(), bias, trials=2)
+    (gradient,) = torch.autograd.grad(y, weight, g)
+    assert torch.equal(y[:, :8], convolve(x, weight, bias, trials=2)[:, :8])
+    assert y[:, :8].isfinite().all()
+    assert gradient[:8].isfinite().all()
+    assert not y[:, 8:].isfinite().any()
+
+
 @pytest.mark.parametrize("position", ["before_activation", "after_activation"])
 @pytest.mark.parametrize("norm", ["batch", "batch_no_gamma", "mean_only", "renorm", "renorm_unclipped"])
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "prelu"])
@@ -120,7 +184,7 @@ def test_a_network_is_the_same_whether_norm_and_rectifier_are_one_pass_or_two(
 ) -> None:
     def build() -> torch.nn.Module:
         return build_network(
-            "4K-2C1B-8D-10D", norm=norm, norm_position=position, activation=activation, image_size=8,
+            "8K-2C1B-8D-10D", norm=norm, norm_position=position, activation=activation, image_size=8,
             num_trials=2, slope=[0.01, 0.3], norm_dense=True,
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from normlab.functional import max_pool
+from normlab.functional import convolve, max_pool
 
 
 class Convolution(nn.Module):
@@ -25,7 +25,7 @@ class Convolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(self.weight.shape[0], dtype=self.weight.dtype)) if bias else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.conv2d(x, self.weight, self.bias, padding=1, groups=self.num_trials)
+        return convolve(x, self.weight, self.bias, trials=self.num_trials)
 
 
 class Linear(nn.Module):

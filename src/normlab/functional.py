@@ -1,7 +1,8 @@
-"""Operations bound by memory, in as few passes over it as can be: what norms are made of, with the rectifier before
-or after them, and pooling.
+"""What takes the time of a step: convolution, with fewer multiplications; and what is bound by memory, in as few passes
+over it as can be: what norms are made of, with the rectifier before or after them, and pooling.
 
-On a CPU, in float32 and bfloat16, compiled kernels do the work (`kernels`); elsewhere torch's own operations do.
+On a CPU compiled kernels do the work, in float32 (`winograd`, `kernels`) and in bfloat16 (`kernels`); elsewhere torch's
+own operations do.
 Inputs are [N, C] or [N, C, H, W]; what is per channel is [C], in float32 where the input is bfloat16.
 """
 
@@ -14,10 +15,11 @@ import torch
 import torch.nn.functional as F
 
 kernels: Any
+winograd: Any
 try:
-    from normlab import kernels
+    from normlab import kernels, winograd
 except ImportError:  # numba does not exist for every Python and platform
-    kernels = None
+    kernels = winograd = None
 
 LIKE = {torch.float32: np.float32(0), torch.bfloat16: np.uint16(0)}
 
@@ -93,11 +95,56 @@ def transform(x: torch.Tensor, a_C: torch.Tensor, b_C: torch.Tensor, *, rectifie
     return _rectify((v * _along(a_C, v) + _along(b_C, v)).to(x.dtype), rectifiers.after)
 
 
+def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *, trials: int) -> torch.Tensor:
+    """T convolutions 3×3 of stride 1, padded with zeros: [N, T·C, H, W] and [T·K, C, 3, 3] → [N, T·K, H, W]."""
+    filters, channels = weight.shape[0] // trials, weight.shape[1]
+    fits = filters % 8 == 0 and (channels % 8 == 0 or not x.requires_grad) and not torch.is_autocast_enabled("cpu")
+    if winograd is not None and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and fits:
+        bias = weight.new_zeros(len(weight)) if bias is None else bias
+        return _Convolve.apply(x, weight, bias, trials)  # type: ignore[no-any-return, no-untyped-call]
+    return F.conv2d(x, weight, bias, padding=1, groups=trials)
+
+
 def max_pool(x: torch.Tensor) -> torch.Tensor:
     """Maxima of 2×2 squares: [N, C, H, W] → [N, C, H//2, W//2]."""
     if kernels is not None and x.device.type == "cpu" and x.dtype in LIKE:
         return _MaxPool.apply(x)  # type: ignore[no-any-return, no-untyped-call]
     return F.max_pool2d(x, 2)
+
+
+class _Convolve(torch.autograd.Function):
+    """The gradient of an input is the convolution of the output's with the weights turned by 180°."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, trials: int) -> torch.Tensor:
+        x, weight, ctx.trials = _in_rows(x), _in_rows(weight), trials
+        ctx.save_for_backward(x, weight)
+        return _convolve(x, weight, bias, trials)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (x, weight), trials, gradient = ctx.saved_tensors, ctx.trials, _in_rows(gradient)
+        images, width, *size = x.shape
+        of_input = None
+        if ctx.needs_input_grad[0]:
+            of_input = _convolve(gradient, weight, weight.new_zeros(width), trials, turned=True)
+        of_weight, of_bias = torch.empty_like(weight), weight.new_empty(len(weight))
+        channels, filters = width // trials, len(weight) // trials
+        scratch = weight.new_empty(winograd.scratch_floats(channels, filters))
+        tensors = (x, gradient, of_weight, of_bias, scratch)
+        winograd.weight_gradient(*(t.data_ptr() for t in tensors), images, *size, trials, channels, filters)
+        return of_input, of_weight, of_bias, None
+
+
+def _convolve(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, trials: int, turned: bool = False
+) -> torch.Tensor:
+    (images, width, *size), y = x.shape, _empty((len(x), len(bias), *x.shape[2:]), x.dtype)
+    channels, filters = width // trials, len(bias) // trials
+    scratch = x.new_empty(winograd.scratch_floats(channels, filters))
+    tensors = (x, weight, bias, y, scratch)
+    winograd.convolve(*(t.data_ptr() for t in tensors), images, *size, trials, channels, filters, int(turned))
+    return y
 
 
 class _MaxPool(torch.autograd.Function):

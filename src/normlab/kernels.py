@@ -9,21 +9,15 @@ float32, sums are carried on in float64. All pointers are addresses, which numba
 the type of the values, np.float32(0) or np.uint16(0). One thread.
 """
 
-from typing import Any
-
 import llvmlite.ir as ir
 import numpy as np
-from numba import carray, njit, types
+from numba import carray, types
 from numba.extending import intrinsic
 
-LANES = 128  # channels a pass over a row should have; fewer are repeated until a row has as many
+from normlab.vectors import compiled, floats, pointer
+
+WIDTH = 128  # channels a pass over a row should have; fewer are repeated until a row has as many
 BLOCK = 256  # rows summed up in float32 before their sums are added in float64
-
-
-@intrinsic
-def _pointer(context, address, like):
-    kind = types.CPointer(like)
-    return kind(types.int64, like), lambda c, b, s, args: b.inttoptr(args[0], c.get_value_type(kind))
 
 
 @intrinsic
@@ -54,51 +48,42 @@ def _narrow(context, value, like):
     return types.uint16(types.float32, types.uint16), round_down
 
 
-def _compiled(function: Any) -> Any:
-    return njit(function, cache=True, error_model="numpy", boundscheck=False, nogil=True)
-
-
-@_compiled
+@compiled
 def _repeats(rows, channels):
     """How often the channels are repeated in a row of the loop."""
     count = 1
-    while count * channels < LANES and rows % (2 * count) == 0:
+    while count * channels < WIDTH and rows % (2 * count) == 0:
         count *= 2
     return count
 
 
-@_compiled
+@compiled
 def _values(address, like, rows, width):
-    return carray(_pointer(address, like), (rows, width))
+    return carray(pointer(address, like), (rows, width))
 
 
-@_compiled
+@compiled
 def _bytes(address, rows, width):
-    return carray(_pointer(address, np.uint8(0)), (rows, width))
+    return carray(pointer(address, np.uint8(0)), (rows, width))
 
 
-@_compiled
-def _channels(address, channels):
-    return carray(_pointer(address, np.float32(0)), channels)
-
-
-@_compiled
+@compiled
 def _repeated(address, channels, count):
-    vector, out = _channels(address, channels), np.empty(count * channels, np.float32)
+    vector, out = floats(address, channels), np.empty(count * channels, np.float32)
     for i in range(count):
         for c in range(channels):
             out[i * channels + c] = vector[c]
     return out
 
 
-@_compiled
+@compiled
 def _add_up(total, part, channels, count):
     for i in range(count):
         for c in range(channels):
             total[c] += part[i * channels + c]
 
 
-@_compiled
+@compiled
 def moments(like, h_, rows, channels, before_, mean_, var_):
     """Mean and biased variance of v over the rows, taken around the first row to keep their digits."""
     count = _repeats(rows, channels)
@@ -133,7 +118,7 @@ def moments(like, h_, rows, channels, before_, mean_, var_):
             row += 1
         _add_up(sums_C, sums, channels, count)
         _add_up(squares_C, squares, channels, count)
-    mean, var = _channels(mean_, channels), _channels(var_, channels)
+    mean, var = floats(mean_, channels), floats(var_, channels)
     for c in range(channels):
         shift = sums_C[c] / rows
         spread = squares_C[c] / rows - shift * shift
@@ -141,7 +126,7 @@ def moments(like, h_, rows, channels, before_, mean_, var_):
         var[c] = 0.0 if spread < 0 else spread  # NaN stays NaN
 
 
-@_compiled
+@compiled
 def transform(like, h_, rows, channels, before_, a_, b_, after_, y_):
     """y = rectify(a·v + b; after)."""
     count = _repeats(rows, channels)
@@ -157,7 +142,7 @@ def transform(like, h_, rows, channels, before_, a_, b_, after_, y_):
             y[row, j] = _narrow(u if u > 0 else u * after[j], like)
 
 
-@_compiled
+@compiled
 def adjoint_sums(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, sum_, product_):
     """Of the gradients w = ∂L/∂u, from g = ∂L/∂y: Σ w and Σ w·(v − mean) over the rows."""
     count = _repeats(rows, channels)
@@ -193,12 +178,12 @@ def adjoint_sums(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, s
             row += 1
         _add_up(sums_C, sums, channels, count)
         _add_up(products_C, products, channels, count)
-    total, product = _channels(sum_, channels), _channels(product_, channels)
+    total, product = floats(sum_, channels), floats(product_, channels)
     for c in range(channels):
         total[c], product[c] = sums_C[c], products_C[c]
 
 
-@_compiled
+@compiled
 def adjoint(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, slope_, offset_, out_):
     """∂L/∂h from g = ∂L/∂y, where ∂L/∂v = a·w + slope·(v − mean) + offset."""
     count = _repeats(rows, channels)
@@ -216,7 +201,7 @@ def adjoint(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, slope_
             out[row, j] = _narrow(z if value > 0 else z * before[j], like)
 
 
-@_compiled
+@compiled
 def pool(like, x_, images, height, width, channels, y_, winner_):
     """Maxima of 2×2 squares, [images, height, width, channels] → half of both, and which of the four won, the first
     of equals; NaN wins. A last odd row or column has no square."""
@@ -239,7 +224,7 @@ def pool(like, x_, images, height, width, channels, y_, winner_):
                     y[out, to + c], winner[out, to + c] = _narrow(best, like), place
 
 
-@_compiled
+@compiled
 def pool_adjoint(like, g_, winner_, images, height, width, channels, out_):
     """The gradient of each square goes to its winner."""
     rows, columns = height // 2, width // 2

@@ -1,0 +1,172 @@
+"""What the compiled kernels are written with: addresses in memory, and loops over vectors that stay in registers, which
+numba cannot write, made for LLVM."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import llvmlite.ir as ir
+import numpy as np
+from numba import carray, njit, types
+from numba.extending import intrinsic
+
+LANES = 8  # floats in a vector
+
+_FLOAT, _WORD = ir.FloatType(), ir.IntType(64)
+_VECTOR = ir.VectorType(_FLOAT, LANES)
+
+
+def compiled(function: Any) -> Any:
+    return njit(function, cache=True, error_model="numpy", boundscheck=False, nogil=True)
+
+
+@intrinsic
+def pointer(context, address, like):
+    """An address as that of values of the type of `like`."""
+    kind = types.CPointer(like)
+    return kind(types.int64, like), lambda c, b, s, args: b.inttoptr(args[0], c.get_value_type(kind))
+
+
+@compiled
+def floats(address, count):
+    return carray(pointer(address, np.float32(0)), count)
+
+
+def _constant(value: float) -> ir.Constant:
+    return ir.Constant(_VECTOR, [ir.Constant(_FLOAT, float(np.float32(value)))] * LANES)
+
+
+def _word(value: int) -> ir.Constant:
+    return ir.Constant(_WORD, value)
+
+
+def _vector(b: ir.IRBuilder, address: ir.Value, offset: ir.Value) -> ir.Value:
+    return b.inttoptr(b.add(address, offset), _VECTOR.as_pointer())
+
+
+def _multiply_add(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
+    name = f"llvm.fma.v{LANES}f32"
+    known = b.module.globals.get(name)
+    return b.call(known or ir.Function(b.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), name), [x, y, z])
+
+
+def _combined(b: ir.IRBuilder, factors: Sequence[float], vectors: Sequence[ir.Value]) -> ir.Value:
+    """Σ factor · vector."""
+    (first, vector), *rest = sorted(((f, v) for f, v in zip(factors, vectors, strict=True) if f), key=_is_not_one)
+    total = vector if first == 1 else b.fmul(_constant(first), vector)
+    for factor, vector in rest:
+        if abs(factor) == 1:
+            total = b.fadd(total, vector) if factor == 1 else b.fsub(total, vector)
+        else:
+            total = _multiply_add(b, _constant(factor), vector, total)
+    return total
+
+
+def _is_not_one(term: tuple[float, ir.Value]) -> bool:
+    return term[0] != 1
+
+
+def _product(b: ir.IRBuilder, matrix: Sequence[Sequence[float]], vectors: Sequence[ir.Value]) -> list[ir.Value]:
+    """matrix · vectors. Two rows that differ in the sign of every other place share what they are made of."""
+    even, odd = ([[f * (k % 2 == rest) for k, f in enumerate(row)] for row in matrix] for rest in (0, 1))
+    out: dict[int, ir.Value] = {}
+    for i in range(len(matrix)):
+        for j in range(i + 1, len(matrix)):
+            sign = (even[i] == even[j]) - (even[i] == [-f for f in even[j]])
+            if any(even[i]) and any(odd[i]) and sign and odd[j] == [-sign * f for f in odd[i]]:
+                x, y = _combined(b, even[i], vectors), _combined(b, odd[i], vectors)
+                out[i] = b.fadd(x, y)
+                out[j] = b.fsub(x, y) if sign == 1 else b.fsub(y, x)
+        if i not in out:
+            out[i] = _combined(b, matrix[i], vectors)
+    return [out[i] for i in range(len(matrix))]
+
+
+def transposed(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
+    return [list(column) for column in zip(*matrix, strict=True)]
+
+
+def sandwich_of(matrix: Sequence[Sequence[float]], *, bounded: bool = False) -> Any:
+    """A compiled function: target = matrix · source · matrixᵀ, for eight channels. Of a `bounded` source only the rows
+    top … bottom − 1 and columns left … right − 1 exist; the others are read at `zeros`."""
+    size = range(len(matrix[0]))
+
+    @intrinsic
+    def sandwich(context, source, row, column, target, target_row, target_column, zeros, top, bottom, left, right):
+        def generate(c, b, s, args):
+            source, row, column, target, target_row, target_column, zeros, top, bottom, left, right = args
+            offsets = [[_times(b, row, i, column, j) for j in size] for i in size]
+            if bounded:
+                rows, columns = ([_is_within(b, i, *ends) for i in size] for ends in ((top, bottom), (left, right)))
+                away = b.sub(zeros, source)
+                offsets = [[b.select(b.and_(rows[i], columns[j]), offsets[i][j], away) for j in size] for i in size]
+            half = [_product(b, matrix, [b.load(_vector(b, source, at), align=4) for at in ats]) for ats in offsets]
+            for j, vectors in enumerate(zip(*half, strict=True)):
+                for i, vector in enumerate(_product(b, matrix, vectors)):
+                    b.store(vector, _vector(b, target, _times(b, target_row, i, target_column, j)), align=4)
+            return c.get_dummy_value()
+
+        return types.void(*[types.int64] * 11), generate
+
+    return sandwich
+
+
+def panel_of(rows: int, vectors: int) -> Any:
+    """A compiled function: target[rows, 8·vectors] = a · b, plus what is there if `add` is not 0. Element [r, i] of a
+    lies at r · a_row + i · a_step; row i of b at i · b_step; the sum is over `depth` ≥ 1 values of i."""
+
+    @intrinsic
+    def panel(context, a, a_row, a_step, b_, b_step, target, target_row, depth, add):
+        def generate(c, b, s, args):
+            a, a_row, a_step, b_, b_step, target, target_row, depth, add = args
+            places = [(r, v) for r in range(rows) for v in range(vectors)]
+            targets = [_vector(b, target, _times(b, target_row, r, _word(4 * LANES), v)) for r, v in places]
+            start, read, ready, loop, end = b.block, *(b.append_basic_block() for _ in range(4))
+            b.cbranch(b.icmp_signed("!=", add, _word(0)), read, ready)
+            b.position_at_end(read)
+            there = [b.load(place, align=4) for place in targets]
+            b.branch(ready)
+            b.position_at_end(ready)
+            before = [_either(b, (_constant(0), start), (value, read)) for value in there]
+            b.branch(loop)
+
+            b.position_at_end(loop)
+            i, a_i, b_i = (_either(b, (value, ready)) for value in (_word(0), a, b_))
+            sums = [_either(b, (value, ready)) for value in before]
+            right = [b.load(_vector(b, b_i, _word(4 * LANES * v)), align=4) for v in range(vectors)]
+            left = [_spread(b, b.add(a_i, b.mul(a_row, _word(r)))) for r in range(rows)]
+            after = [_multiply_add(b, left[r], right[v], total) for (r, v), total in zip(places, sums, strict=True)]
+            steps = [b.add(i, _word(1)), b.add(a_i, a_step), b.add(b_i, b_step)]
+            for value, following in zip([i, a_i, b_i, *sums], [*steps, *after], strict=True):
+                value.add_incoming(following, loop)
+            b.cbranch(b.icmp_signed("<", steps[0], depth), loop, end)
+
+            b.position_at_end(end)
+            for value, place in zip(after, targets, strict=True):
+                b.store(value, place, align=4)
+            return c.get_dummy_value()
+
+        return types.void(*[types.int64] * 9), generate
+
+    return panel
+
+
+def _times(b: ir.IRBuilder, row: ir.Value, i: int, column: ir.Value, j: int) -> ir.Value:
+    return b.add(b.mul(row, _word(i)), b.mul(column, _word(j)))
+
+
+def _is_within(b: ir.IRBuilder, i: int, first: ir.Value, end: ir.Value) -> ir.Value:
+    return b.and_(b.icmp_signed("<=", first, _word(i)), b.icmp_signed(">", end, _word(i)))
+
+
+def _either(b: ir.IRBuilder, *ways: tuple[ir.Value, ir.Block]) -> ir.PhiInstr:
+    value = b.phi(ways[0][0].type)
+    for incoming, block in ways:
+        value.add_incoming(incoming, block)
+    return value
+
+
+def _spread(b: ir.IRBuilder, address: ir.Value) -> ir.Value:
+    """A vector of one float."""
+    first, nothing = ir.Constant(ir.IntType(32), 0), ir.Constant(_VECTOR, ir.Undefined)
+    vector = b.insert_element(nothing, b.load(b.inttoptr(address, _FLOAT.as_pointer())), first)
+    return b.shuffle_vector(vector, nothing, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))

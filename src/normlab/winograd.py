@@ -1,0 +1,240 @@
+"""Compiled 3×3 convolution in float32 with a quarter of the multiplications: Winograd's F(4×4, 3×3) (Lavin & Gray 2016,
+"Fast Algorithms for Convolutional Neural Networks", section 4.3).
+
+    y = Aᵀ [Σ (G w Gᵀ) ⊙ (Bᵀ x B)] A          a tile of 4×4 outputs, from 6×6 inputs and a sum over the channels
+    ∂L/∂w = Gᵀ [Σ (Bᵀ x B) ⊙ (A g Aᵀ)] G      a sum over the tiles; g = ∂L/∂y
+
+A block of tiles is transformed, multiplied as 36 matrix products, one for each place p of a transformed tile, and
+transformed back, all within the cache. The price is rounding: errors of 1e-5 of the largest value instead of 1e-6.
+
+All tensors are float32, in memory order: images x [N, H, W, T·C] and y [N, H, W, T·K] of T trials, weights
+[T·K, 3, 3, C]; K is a multiple of 8. Names with `_` are addresses, strides are bytes. One thread.
+"""
+
+import numpy as np
+
+from normlab.vectors import LANES, compiled, floats, panel_of, sandwich_of, transposed
+
+BT = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
+      [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]  # fmt: skip
+G = [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
+     [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]]  # fmt: skip
+AT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
+
+BLOCK = 24  # tiles in a block
+PLACES = 36  # of a transformed tile
+ONES = 7  # the place whose share of an output is 1 everywhere: where a bias goes
+PAD = 16  # floats between two places of transformed weights, so that they do not share a cache line's set
+
+_input, _input_at_edge = sandwich_of(BT), sandwich_of(BT, bounded=True)
+_gradient, _gradient_at_edge = sandwich_of(transposed(AT)), sandwich_of(transposed(AT), bounded=True)
+_weights, _weights_back, _output = sandwich_of(G), sandwich_of(transposed(G)), sandwich_of(AT)
+_panel_6_2, _panel_4_2, _panel_1_2 = panel_of(6, 2), panel_of(4, 2), panel_of(1, 2)
+_panel_6_1, _panel_1_1 = panel_of(6, 1), panel_of(1, 1)
+
+
+@compiled
+def _multiply(a_, a_row, a_step, b_, b_step, c_, c_row, rows, depth, columns, add):
+    """c[rows, columns] = a · b, or += where it is to `add`."""
+    for k in range(0, 4 * columns, 8 * LANES):
+        b, c, two, r = b_ + k, c_ + k, 4 * columns - k >= 8 * LANES, 0
+        while r < rows:
+            a, target = a_ + r * a_row, c + r * c_row
+            if two and r + 6 <= rows:
+                _panel_6_2(a, a_row, a_step, b, b_step, target, c_row, depth, add)
+                r += 6
+            elif two and r + 4 <= rows:
+                _panel_4_2(a, a_row, a_step, b, b_step, target, c_row, depth, add)
+                r += 4
+            elif two:
+                _panel_1_2(a, a_row, a_step, b, b_step, target, c_row, depth, add)
+                r += 1
+            elif r + 6 <= rows:
+                _panel_6_1(a, a_row, a_step, b, b_step, target, c_row, depth, add)
+                r += 6
+            else:
+                _panel_1_1(a, a_row, a_step, b, b_step, target, c_row, depth, add)
+                r += 1
+
+
+@compiled
+def _copy(source_, target_, count):
+    source, target = floats(source_, count), floats(target_, count)
+    for c in range(count):
+        target[c] = source[c]
+
+
+@compiled
+def _place(tile, rows, columns):
+    """The image, row and column where a tile of outputs begins."""
+    rest = tile % (rows * columns)
+    return tile // (rows * columns), 4 * (rest // columns), 4 * (rest % columns)
+
+
+@compiled
+def _read_input(x_, n, top, left, height, width, pixel, channels, patch_, zeros_, v_):
+    """The transform of a tile's inputs, [6, 6, channels rounded up to 8]; around an image there are zeros."""
+    whole, rest = channels // LANES * LANES, channels % LANES
+    top, left, row, across = top - 1, left - 1, width * pixel, 4 * (whole + (LANES if rest else 0))
+    source, bottom, right = x_ + ((n * height + top) * width + left) * pixel, height - top, width - left
+    if top >= 0 and left >= 0 and bottom >= 6 and right >= 6:
+        for c in range(0, 4 * whole, 4 * LANES):
+            _input(source + c, row, pixel, v_ + c, 6 * across, across, zeros_, 0, 6, 0, 6)
+    else:
+        for c in range(0, 4 * whole, 4 * LANES):
+            _input_at_edge(source + c, row, pixel, v_ + c, 6 * across, across, zeros_, -top, bottom, -left, right)
+    if rest:  # too few for a vector: gathered, and filled up with zeros
+        for i in range(6):
+            for j in range(6):
+                inside = 0 <= top + i < height and 0 <= left + j < width
+                few = source + i * row + j * pixel + 4 * whole if inside else zeros_
+                _copy(few, patch_ + 4 * (6 * i + j) * LANES, rest)
+        size = 4 * LANES
+        _input(patch_, 6 * size, size, v_ + 4 * whole, 6 * across, across, zeros_, 0, 6, 0, 6)
+
+
+@compiled
+def _read_gradient(g_, n, top, left, height, width, pixel, filters, zeros_, z_):
+    """The transform of a tile's gradients, [6, 6, filters]."""
+    row, across, bottom, right = width * pixel, 4 * filters, height - top, width - left
+    source = g_ + ((n * height + top) * width + left) * pixel
+    if bottom >= 4 and right >= 4:
+        for k in range(0, 4 * filters, 4 * LANES):
+            _gradient(source + k, row, pixel, z_ + k, 6 * across, across, zeros_, 0, 4, 0, 4)
+    else:
+        for k in range(0, 4 * filters, 4 * LANES):
+            _gradient_at_edge(source + k, row, pixel, z_ + k, 6 * across, across, zeros_, 0, bottom, 0, right)
+
+
+@compiled
+def _write_output(m_, n, top, left, height, width, pixel, filters, patch_, y_):
+    """A tile's outputs, from their transform [6, 6, filters]."""
+    row, across, bottom, right = width * pixel, 4 * filters, height - top, width - left
+    target = y_ + ((n * height + top) * width + left) * pixel
+    for k in range(0, 4 * filters, 4 * LANES):
+        if bottom >= 4 and right >= 4:
+            _output(m_ + k, 6 * across, across, target + k, row, pixel, 0, 0, 6, 0, 6)
+        else:
+            size = 4 * LANES
+            _output(m_ + k, 6 * across, across, patch_, 4 * size, size, 0, 0, 6, 0, 6)
+            for i in range(min(bottom, 4)):
+                for j in range(min(right, 4)):
+                    _copy(patch_ + (4 * i + j) * size, target + k + i * row + j * pixel, LANES)
+
+
+def scratch_floats(channels, filters):
+    """How many floats `convolve` and `weight_gradient` need for their own use."""
+    across, pairs = _whole(channels), _whole(channels) * filters
+    return PLACES * (BLOCK * (across + filters) + pairs + PAD + LANES) + 9 * pairs + across + filters
+
+
+@compiled
+def _whole(channels):
+    """Rounded up to whole vectors."""
+    return (channels + LANES - 1) // LANES * LANES
+
+
+@compiled
+def _parts(scratch_, across, filters):
+    """Addresses within scratch: two blocks of transformed tiles, transformed weights, weights, a tile, zeros."""
+    first_ = scratch_
+    second_ = first_ + 4 * BLOCK * PLACES * across
+    transformed_ = second_ + 4 * BLOCK * PLACES * filters
+    weights_ = transformed_ + 4 * PLACES * (across * filters + PAD)
+    tile_ = weights_ + 4 * 9 * across * filters
+    zeros_ = tile_ + 4 * PLACES * LANES
+    rest = floats(tile_, PLACES * LANES + across + filters)
+    for c in range(len(rest)):
+        rest[c] = 0
+    return first_, second_, transformed_, weights_, tile_, zeros_
+
+
+@compiled
+def _transform_weights(w_, turned, channels, filters, weights_, u_, place):
+    """[K, 3, 3, C] → [36, C, K]; or the [C, 3, 3, K] of an adjoint convolution, `turned` by 180°."""
+    if turned:
+        for c in range(channels):
+            last = w_ + 4 * (9 * c + 8) * filters
+            for k in range(0, 4 * filters, 4 * LANES):
+                to = u_ + 4 * c * filters + k
+                _weights(last + k, -12 * filters, -4 * filters, to, 6 * place, place, 0, 0, 3, 0, 3)
+        return
+    w, weights = floats(w_, 9 * channels * filters), floats(weights_, 9 * channels * filters)
+    for c in range(9 * channels):
+        for k in range(filters):
+            weights[c * filters + k] = w[k * 9 * channels + c]
+    row = 4 * channels * filters
+    for c in range(0, row, 4 * LANES):
+        _weights(weights_ + c, 3 * row, row, u_ + c, 6 * place, place, 0, 0, 3, 0, 3)
+
+
+@compiled
+def convolve(x_, w_, bias_, y_, scratch_, images, height, width, trials, channels, filters, turned):
+    """y = x ∗ w + bias, with weights [T·K, 3, 3, C] and bias [T·K]; or with `turned` weights [T·C, 3, 3, K], as the
+    gradient of an input is made from that of an output."""
+    rows, columns, across = (height + 3) // 4, (width + 3) // 4, _whole(channels)
+    tiles, place = images * rows * columns, 4 * (across * filters + PAD)
+    v_, m_, u_, weights_, patch_, zeros_ = _parts(scratch_, across, filters)
+    tile_v, tile_m, pixel_x, pixel_y = 144 * across, 144 * filters, 4 * trials * channels, 4 * trials * filters
+    for trial in range(trials):
+        x, y = x_ + 4 * trial * channels, y_ + 4 * trial * filters
+        bias = floats(bias_ + 4 * trial * filters, filters)
+        w = w_ + 36 * trial * channels * filters
+        _transform_weights(w, turned, channels, filters, weights_, u_, place)
+        for first in range(0, tiles, BLOCK):
+            count = min(BLOCK, tiles - first)
+            for t in range(count):
+                n, i, j = _place(first + t, rows, columns)
+                _read_input(x, n, i, j, height, width, pixel_x, channels, patch_, zeros_, v_ + t * tile_v)
+                start = floats(m_ + t * tile_m + 4 * ONES * filters, filters)
+                for k in range(filters):
+                    start[k] = bias[k]
+            for p in range(PLACES):
+                a, b, c = v_ + 4 * p * across, u_ + p * place, m_ + 4 * p * filters
+                _multiply(a, tile_v, 4, b, 4 * filters, c, tile_m, count, channels, filters, p == ONES)
+            for t in range(count):
+                n, i, j = _place(first + t, rows, columns)
+                _write_output(m_ + t * tile_m, n, i, j, height, width, pixel_y, filters, patch_, y)
+
+
+@compiled
+def weight_gradient(x_, g_, w_, bias_, scratch_, images, height, width, trials, channels, filters):
+    """∂L/∂w [T·K, 3, 3, C] to w and ∂L/∂bias [T·K] to bias, from x and g."""
+    rows, columns, across = (height + 3) // 4, (width + 3) // 4, _whole(channels)
+    tiles, place = images * rows * columns, 4 * (across * filters + PAD)
+    v_, z_, m_, _, patch_, zeros_ = _parts(scratch_, across, filters)
+    tile_v, tile_z, pixel_x, pixel_g = 144 * across, 144 * filters, 4 * trials * channels, 4 * trials * filters
+    sums = np.empty(filters, np.float64)
+    for trial in range(trials):
+        x, g = x_ + 4 * trial * channels, g_ + 4 * trial * filters
+        sums[:] = 0
+        for first in range(0, tiles, BLOCK):
+            count = min(BLOCK, tiles - first)
+            for t in range(count):
+                n, i, j = _place(first + t, rows, columns)
+                _read_input(x, n, i, j, height, width, pixel_x, channels, patch_, zeros_, v_ + t * tile_v)
+                _read_gradient(g, n, i, j, height, width, pixel_g, filters, zeros_, z_ + t * tile_z)
+                share = floats(z_ + t * tile_z + 4 * ONES * filters, filters)
+                for k in range(filters):
+                    sums[k] += share[k]
+            for p in range(PLACES):
+                a, b, c = z_ + 4 * p * filters, v_ + 4 * p * across, m_ + p * place
+                _multiply(a, 4, tile_z, b, tile_v, c, 4 * across, filters, count, across, first > 0)
+        bias = floats(bias_ + 4 * trial * filters, filters)
+        for k in range(filters):
+            bias[k] = sums[k]
+            w = w_ + 36 * (trial * filters + k) * channels
+            _write_weights(m_ + 4 * k * across, place, channels, patch_, w)
+
+
+@compiled
+def _write_weights(m_, place, channels, patch_, w_):
+    """The weights [3, 3, C] of a filter, from their transform."""
+    for c in range(0, channels, LANES):
+        m, w, some = m_ + 4 * c, w_ + 4 * c, min(channels - c, LANES)
+        if some == LANES:
+            _weights_back(m, 6 * place, place, w, 12 * channels, 4 * channels, 0, 0, 6, 0, 6)
+        else:
+            _weights_back(m, 6 * place, place, patch_, 12 * LANES, 4 * LANES, 0, 0, 6, 0, 6)
+            for tap in range(9):
+                _copy(patch_ + 4 * tap * LANES, w + 4 * tap * channels, some)
