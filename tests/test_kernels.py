@@ -113,8 +113,8 @@ def test_what_is_not_finite_stays_so() -> None:
 
 
 # images, trials, channels, filters, height, width: whole tiles and parts of them, channels that fill no vector
-CONVOLUTIONS = [(2, 1, 8, 8, 8, 8), (2, 1, 3, 16, 32, 32), (3, 2, 3, 8, 5, 7), (2, 3, 16, 24, 14, 9), (1, 2, 32, 16, 1, 1),
-                (2, 1, 11, 8, 6, 6), (5, 1, 1, 64, 28, 28), (7, 2, 64, 40, 4, 4)]  # fmt: skip
+CONVOLUTIONS = [(2, 1, 8, 8, 8, 8), (2, 1, 3, 16, 32, 32), (3, 2, 3, 8, 5, 7), (2, 3, 16, 24, 14, 9), (2, 1, 11, 8, 6, 6),
+                (1, 2, 32, 16, 1, 1), (5, 1, 1, 64, 28, 28), (7, 2, 64, 40, 4, 4)]  # fmt: skip
 
 
 def convolved(images: int, trials: int, channels: int, filters: int, height: int, width: int) -> list[torch.Tensor]:

@@ -68,19 +68,24 @@ def _bytes(address, rows, width):
 
 
 @compiled
-def _repeated(address, channels, count):
-    vector, out = floats(address, channels), np.empty(count * channels, np.float32)
-    for i in range(count):
-        for c in range(channels):
-            out[i * channels + c] = vector[c]
+def _repeated(addresses, channels, count):
+    """Vectors of channels as the rows of one array, [vectors, count · channels]: with fewer things in memory that might
+    overlap, LLVM makes vectors of the loops."""
+    out = np.empty((len(addresses), count * channels), np.float32)
+    for row, address in enumerate(addresses):
+        vector = floats(address, channels)
+        for i in range(count):
+            for c in range(channels):
+                out[row, i * channels + c] = vector[c]
     return out
 
 
 @compiled
-def _add_up(total, part, channels, count):
-    for i in range(count):
-        for c in range(channels):
-            total[c] += part[i * channels + c]
+def _add_up(totals, parts, channels, count):
+    for row in range(len(totals)):
+        for i in range(count):
+            for c in range(channels):
+                totals[row, c] += parts[row, i * channels + c]
 
 
 @compiled
@@ -88,41 +93,39 @@ def moments(like, h_, rows, channels, before_, mean_, var_):
     """Mean and biased variance of v over the rows, taken around the first row to keep their digits."""
     count = _repeats(rows, channels)
     width, height = count * channels, rows // count
-    h, before = _values(h_, like, height, width), _repeated(before_, channels, count)
-    origin, sums, squares = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
-    sums_C, squares_C = np.zeros(channels, np.float64), np.zeros(channels, np.float64)
+    h, vectors = _values(h_, like, height, width), _repeated((before_, before_), channels, count)
+    slope, origin = 0, 1
+    sums, totals = np.empty((2, width), np.float32), np.zeros((2, channels), np.float64)
     for j in range(width):
         v = _widen(h[0, j % channels])
-        origin[j] = v if v > 0 else v * before[j]
+        vectors[origin, j] = v if v > 0 else v * vectors[slope, j]
     row = 0
     while row < height:
         end = min(row + BLOCK, height)
-        for j in range(width):
-            sums[j], squares[j] = 0, 0
+        sums[:] = 0
         while row + 4 <= end:
             for j in range(width):
-                s, o = before[j], origin[j]
+                s, o = vectors[slope, j], vectors[origin, j]
                 v0, v1 = _widen(h[row, j]), _widen(h[row + 1, j])
                 v2, v3 = _widen(h[row + 2, j]), _widen(h[row + 3, j])
                 v0, v1 = (v0 if v0 > 0 else v0 * s) - o, (v1 if v1 > 0 else v1 * s) - o
                 v2, v3 = (v2 if v2 > 0 else v2 * s) - o, (v3 if v3 > 0 else v3 * s) - o
-                sums[j] += (v0 + v1) + (v2 + v3)
-                squares[j] += (v0 * v0 + v1 * v1) + (v2 * v2 + v3 * v3)
+                sums[0, j] += (v0 + v1) + (v2 + v3)
+                sums[1, j] += (v0 * v0 + v1 * v1) + (v2 * v2 + v3 * v3)
             row += 4
         while row < end:
             for j in range(width):
                 v = _widen(h[row, j])
-                v = (v if v > 0 else v * before[j]) - origin[j]
-                sums[j] += v
-                squares[j] += v * v
+                v = (v if v > 0 else v * vectors[slope, j]) - vectors[origin, j]
+                sums[0, j] += v
+                sums[1, j] += v * v
             row += 1
-        _add_up(sums_C, sums, channels, count)
-        _add_up(squares_C, squares, channels, count)
+        _add_up(totals, sums, channels, count)
     mean, var = floats(mean_, channels), floats(var_, channels)
     for c in range(channels):
-        shift = sums_C[c] / rows
-        spread = squares_C[c] / rows - shift * shift
-        mean[c] = origin[c] + shift
+        shift = totals[0, c] / rows
+        spread = totals[1, c] / rows - shift * shift
+        mean[c] = vectors[origin, c] + shift
         var[c] = 0.0 if spread < 0 else spread  # NaN stays NaN
 
 
@@ -132,14 +135,14 @@ def transform(like, h_, rows, channels, before_, a_, b_, after_, y_):
     count = _repeats(rows, channels)
     width, height = count * channels, rows // count
     h, y = _values(h_, like, height, width), _values(y_, like, height, width)
-    before, after = _repeated(before_, channels, count), _repeated(after_, channels, count)
-    a, b = _repeated(a_, channels, count), _repeated(b_, channels, count)
+    vectors = _repeated((before_, a_, b_, after_), channels, count)
+    before, a, b, after = 0, 1, 2, 3
     for row in range(height):
         for j in range(width):
             v = _widen(h[row, j])
-            v = v if v > 0 else v * before[j]
-            u = v * a[j] + b[j]
-            y[row, j] = _narrow(u if u > 0 else u * after[j], like)
+            v = v if v > 0 else v * vectors[before, j]
+            u = v * vectors[a, j] + vectors[b, j]
+            y[row, j] = _narrow(u if u > 0 else u * vectors[after, j], like)
 
 
 @compiled
@@ -148,39 +151,36 @@ def adjoint_sums(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, s
     count = _repeats(rows, channels)
     width, height = count * channels, rows // count
     h, g = _values(h_, like, height, width), _values(g_, like, height, width)
-    before, after = _repeated(before_, channels, count), _repeated(after_, channels, count)
-    a, b, mean = _repeated(a_, channels, count), _repeated(b_, channels, count), _repeated(mean_, channels, count)
-    sums, products = np.empty(width, np.float32), np.empty(width, np.float32)
-    sums_C, products_C = np.zeros(channels, np.float64), np.zeros(channels, np.float64)
+    vectors = _repeated((before_, a_, b_, after_, mean_), channels, count)
+    before, a, b, after, mean = 0, 1, 2, 3, 4
+    sums, totals = np.empty((2, width), np.float32), np.zeros((2, channels), np.float64)
     row = 0
     while row < height:
         end = min(row + BLOCK, height)
-        for j in range(width):
-            sums[j], products[j] = 0, 0
+        sums[:] = 0
         while row + 2 <= end:
             for j in range(width):
-                s, t, m = before[j], after[j], mean[j]
+                s, t, m = vectors[before, j], vectors[after, j], vectors[mean, j]
                 v0, v1 = _widen(h[row, j]), _widen(h[row + 1, j])
                 w0, w1 = _widen(g[row, j]), _widen(g[row + 1, j])
                 v0, v1 = v0 if v0 > 0 else v0 * s, v1 if v1 > 0 else v1 * s
-                w0 = w0 if v0 * a[j] + b[j] > 0 else w0 * t
-                w1 = w1 if v1 * a[j] + b[j] > 0 else w1 * t
-                sums[j] += w0 + w1
-                products[j] += w0 * (v0 - m) + w1 * (v1 - m)
+                w0 = w0 if v0 * vectors[a, j] + vectors[b, j] > 0 else w0 * t
+                w1 = w1 if v1 * vectors[a, j] + vectors[b, j] > 0 else w1 * t
+                sums[0, j] += w0 + w1
+                sums[1, j] += w0 * (v0 - m) + w1 * (v1 - m)
             row += 2
         while row < end:
             for j in range(width):
                 v, w = _widen(h[row, j]), _widen(g[row, j])
-                v = v if v > 0 else v * before[j]
-                w = w if v * a[j] + b[j] > 0 else w * after[j]
-                sums[j] += w
-                products[j] += w * (v - mean[j])
+                v = v if v > 0 else v * vectors[before, j]
+                w = w if v * vectors[a, j] + vectors[b, j] > 0 else w * vectors[after, j]
+                sums[0, j] += w
+                sums[1, j] += w * (v - vectors[mean, j])
             row += 1
-        _add_up(sums_C, sums, channels, count)
-        _add_up(products_C, products, channels, count)
+        _add_up(totals, sums, channels, count)
     total, product = floats(sum_, channels), floats(product_, channels)
     for c in range(channels):
-        total[c], product[c] = sums_C[c], products_C[c]
+        total[c], product[c] = totals[0, c], totals[1, c]
 
 
 @compiled
@@ -189,16 +189,15 @@ def adjoint(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, slope_
     count = _repeats(rows, channels)
     width, height = count * channels, rows // count
     h, g, out = _values(h_, like, height, width), _values(g_, like, height, width), _values(out_, like, height, width)
-    before, after = _repeated(before_, channels, count), _repeated(after_, channels, count)
-    a, b, mean = _repeated(a_, channels, count), _repeated(b_, channels, count), _repeated(mean_, channels, count)
-    slope, offset = _repeated(slope_, channels, count), _repeated(offset_, channels, count)
+    vectors = _repeated((before_, a_, b_, after_, mean_, slope_, offset_), channels, count)
+    before, a, b, after, mean, slope, offset = 0, 1, 2, 3, 4, 5, 6
     for row in range(height):
         for j in range(width):
             value, w = _widen(h[row, j]), _widen(g[row, j])
-            v = value if value > 0 else value * before[j]
-            w = w if v * a[j] + b[j] > 0 else w * after[j]
-            z = w * a[j] + (v - mean[j]) * slope[j] + offset[j]
-            out[row, j] = _narrow(z if value > 0 else z * before[j], like)
+            v = value if value > 0 else value * vectors[before, j]
+            w = w if v * vectors[a, j] + vectors[b, j] > 0 else w * vectors[after, j]
+            z = w * vectors[a, j] + (v - vectors[mean, j]) * vectors[slope, j] + vectors[offset, j]
+            out[row, j] = _narrow(z if value > 0 else z * vectors[before, j], like)
 
 
 @compiled
@@ -228,22 +227,22 @@ def pool(like, x_, images, height, width, channels, y_, winner_):
 def pool_adjoint(like, g_, winner_, images, height, width, channels, out_):
     """The gradient of each square goes to its winner."""
     rows, columns = height // 2, width // 2
-    g, winner = _values(g_, like, images * rows, columns * channels), _bytes(winner_, images * rows, columns * channels)
     out = _values(out_, like, images * height, width * channels)
-    zero = _narrow(np.float32(0), like)
+    zero, size = _narrow(np.float32(0), like), out.itemsize
     for image in range(images):
         for i in range(rows):
-            top, at = image * height + 2 * i, image * rows + i
             for j in range(columns):
-                left, right, to = 2 * j * channels, (2 * j + 1) * channels, j * channels
+                square = (image * rows + i) * columns + j
+                g = carray(pointer(g_ + square * channels * size, like), channels)
+                winner = carray(pointer(winner_ + square * channels, np.uint8(0)), channels)
+                top_ = out_ + ((image * height + 2 * i) * width + 2 * j) * channels * size
+                top = carray(pointer(top_, like), 2 * channels)
+                bottom = carray(pointer(top_ + width * channels * size, like), 2 * channels)
                 for c in range(channels):
-                    value, place = g[at, to + c], winner[at, to + c]
-                    out[top, left + c] = value if place == 0 else zero
-                    out[top, right + c] = value if place == 1 else zero
-                    out[top + 1, left + c] = value if place == 2 else zero
-                    out[top + 1, right + c] = value if place == 3 else zero
-            for k in range(2 * columns * channels, width * channels):
-                out[top, k], out[top + 1, k] = zero, zero
-        for i in range(2 * rows, height):
-            for k in range(width * channels):
-                out[image * height + i, k] = zero
+                    top[c] = g[c] if winner[c] == 0 else zero
+                    top[channels + c] = g[c] if winner[c] == 1 else zero
+                    bottom[c] = g[c] if winner[c] == 2 else zero
+                    bottom[channels + c] = g[c] if winner[c] == 3 else zero
+            for row in (2 * i, 2 * i + 1):
+                out[image * height + row, 2 * columns * channels :] = zero
+        out[image * height + 2 * rows : (image + 1) * height] = zero
