@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from normlab import functional
-from normlab.functional import Rectifiers, center, convolve, is_compiled, max_pool, moments, normalize, transform
+from normlab.convolution import WAYS, convolve, fastest_way
+from normlab.functional import Rectifiers, center, is_compiled, max_pool, moments, normalize, transform
 from normlab.network import build_network
 
 SHAPES = [(2, 1), (7, 3), (300, 5), (3, 16, 4, 4), (5, 130, 3, 3), (65, 8, 8, 8), (2, 3, 1, 1)]
@@ -113,8 +114,10 @@ def test_what_is_not_finite_stays_so() -> None:
 
 
 # images, trials, channels, filters, height, width: whole tiles and parts of them, channels that fill no vector
-CONVOLUTIONS = [(2, 1, 8, 8, 8, 8), (2, 1, 3, 16, 32, 32), (3, 2, 3, 8, 5, 7), (2, 3, 16, 24, 14, 9), (2, 1, 11, 8, 6, 6),
-                (1, 2, 32, 16, 1, 1), (5, 1, 1, 64, 28, 28), (7, 2, 64, 40, 4, 4)]  # fmt: skip
+CONVOLUTIONS = [
+    (2, 1, 8, 8, 8, 8), (2, 1, 3, 16, 32, 32), (3, 2, 3, 8, 5, 7), (2, 3, 16, 24, 14, 9), (2, 1, 11, 8, 6, 6),
+    (1, 2, 32, 16, 1, 1), (5, 1, 1, 64, 28, 28), (7, 2, 64, 40, 4, 4),
+]  # fmt: skip
 
 
 def convolved(images: int, trials: int, channels: int, filters: int, height: int, width: int) -> list[torch.Tensor]:
@@ -137,7 +140,7 @@ def test_a_convolution_and_its_gradients_are_those_of_torch_in_float64(shape: tu
     for leaf in (*leaves[channels % 8 > 0 :], *exact[channels % 8 > 0 :]):
         leaf.requires_grad_()
     y = convolve(*leaves, trials=trials)
-    assert type(y.grad_fn).__name__ == "_ConvolveBackward"
+    assert type(y.grad_fn).__name__ == "_WinogradBackward"
     ours = gradients_of(y, leaves, g)
     theirs = gradients_of(F.conv2d(*exact, padding=1, groups=trials), exact, g.double())
     for found, expected in zip(ours, theirs, strict=True):
@@ -161,6 +164,37 @@ def test_the_convolutions_of_a_cohort_are_those_of_each_trial_alone_to_the_last_
     for place, found in enumerate(together):
         along = 0 if place == len(together) - 1 else 1  # the last is the weights' gradient
         assert torch.equal(found, torch.cat([one[place] for one in alone], along))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("shape", [shape for shape in CONVOLUTIONS if shape[1] > 1])
+def test_every_way_of_computing_a_fused_convolution_computes_the_same(way: str, shape: tuple[int, ...]) -> None:
+    trials = shape[1]
+    x, weight, bias, g = [tensor.double() for tensor in convolved(*shape)]
+    leaves = [leaf.requires_grad_() for leaf in (x, weight, bias)]
+    found = gradients_of(WAYS[way](x, weight, bias, trials), leaves, g)
+    expected = gradients_of(F.conv2d(*leaves, padding=1, groups=trials), leaves, g)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_the_way_that_trains_fastest_is_timed_once_and_kept_for_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("normlab.convolution._known", {})
+    times = {"grouped": 3.0, "separate": 1.0, "products": 2.0}
+    asked: list[str] = []
+
+    def seconds(way: object, *_: object) -> float:
+        asked.append(next(name for name in WAYS if WAYS[name] is way))
+        return times[asked[-1]]
+
+    monkeypatch.setattr("normlab.convolution._seconds", seconds)
+    x, weight, *_ = convolved(2, 2, 8, 8, 4, 4)
+    with torch.no_grad():
+        assert fastest_way(x, weight, 2) == "grouped"
+    assert [fastest_way(x, weight, 2) for _ in range(3)] == ["separate"] * 3
+    with torch.no_grad():
+        assert fastest_way(torch.cat([x, x]), weight, 2) == "separate"
+    assert asked == list(WAYS)
 
 
 def test_a_convolution_uses_nothing_that_lies_beside_its_images_or_belongs_to_another_trial() -> None:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from normlab.batches import Images, as_images, training_batches
+from normlab.batches import Images, as_images, draw_batches, training_batches
 from normlab.network import Network
 from normlab.randomness import torch_generator
 from normlab.train import Outcome, Step, make_network, take_over, train
@@ -58,12 +58,11 @@ def losses_of(specs: list[TrialSpec], split: Any) -> tuple[torch.Tensor, Network
     """Losses [steps, T] of one epoch and the trained network."""
     data = images_of(split)
     network = make_network(specs, data, 100)
-    step = Step(specs, network, CPU)
+    step = Step(specs, network, data)
     network.train()
-    for dropout in network.dropouts():
-        dropout.generators = [torch_generator(s.seed, "dropout", 1) for s in specs]
+    step.begin(1)
     rates = [s.learning_rate for s in specs]
-    losses = [step(x, y, rates)[0] for x, y in training_batches(data, specs, 1)]
+    losses = [step(*batch, rates)[0] for batch in draw_batches(data, specs, 1)]
     return torch.stack(losses), network
 
 
@@ -211,16 +210,15 @@ def test_the_same_spec_gives_the_same_numbers_bit_for_bit() -> None:
 def test_trials_that_leave_a_cohort_go_on_as_if_they_had_stayed(optimizer: str, float64: None) -> None:
     specs = [spec(optimizer=optimizer, norm="renorm", seed=seed, learning_rate=0.01 * (1 + seed)) for seed in range(4)]
     data, places = images_of(make_split()), [0, 2]
-    wide = Step(specs, make_network(specs, data, 100), CPU)
+    wide = Step(specs, make_network(specs, data, 100), data)
     narrow_specs = [specs[place] for place in places]
-    narrow = Step(narrow_specs, make_network(narrow_specs, data, 100), CPU)
+    narrow = Step(narrow_specs, make_network(narrow_specs, data, 100), data)
 
     def losses(step: Step, some: list[TrialSpec], epoch: int) -> torch.Tensor:
         step.network.train()
-        for dropout in step.network.dropouts():
-            dropout.generators = [torch_generator(s.seed, "dropout", epoch) for s in some]
-        batches = training_batches(data, some, epoch)
-        return torch.stack([step(x, y, [s.learning_rate for s in some])[0] for x, y in batches])
+        step.begin(epoch)
+        batches = draw_batches(data, some, epoch)
+        return torch.stack([step(*batch, [s.learning_rate for s in some])[0] for batch in batches])
 
     losses(wide, specs, 1)
     take_over(wide, narrow, places)

@@ -74,6 +74,15 @@ def training_batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The batches of one epoch for T trials, without the first `skip`: inputs [B, T·C, H, W] and labels [B, T]. The
     last may be smaller."""
+    for index_TB, warps_TB4 in draw_batches(data, specs, epoch, skip=skip):
+        yield fetch(data, index_TB, warps_TB4)
+
+
+def draw_batches(
+    data: Images, specs: Sequence[TrialSpec], epoch: int, *, skip: int = 0
+) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    """What the batches of an epoch consist of, on the device: each trial's images [T, B], and their warps [T, B, 4]
+    where there is augmentation."""
     device, num_images = data.labels.device, len(data)
     total, size = examples_per_epoch(specs[0], num_images), specs[0].batch_size
     order_TN = torch.from_numpy(np.stack([epoch_order(spec.seed, epoch, total) for spec in specs])).to(device)
@@ -81,11 +90,18 @@ def training_batches(
     warps_TN4 = torch.from_numpy(np.stack(warps)).to(device) if warps[0] is not None else None  # type: ignore[arg-type]
     for start in range(skip * size, total, size):
         example_TB = order_TN[:, start : start + size]
-        index_TB = example_TB % num_images
-        x = data.inputs(index_TB)
-        if warps_TN4 is not None:
-            x = _warp_trials(x, warps_TN4.gather(1, example_TB[..., None].expand(-1, -1, 4)))
-        yield x, data.labels[index_TB].T
+        some = None if warps_TN4 is None else warps_TN4.gather(1, example_TB[..., None].expand(-1, -1, 4))
+        yield example_TB % num_images, some
+
+
+def fetch(
+    data: Images, index_TB: torch.Tensor, warps_TB4: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs [B, T·C, H, W] and labels [B, T] of a batch."""
+    x = data.inputs(index_TB)
+    if warps_TB4 is not None:
+        x = _warp_trials(x, warps_TB4)
+    return x, data.labels[index_TB].T
 
 
 def _warp_trials(x: torch.Tensor, warps_TB4: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from normlab.functional import convolve, max_pool
+from normlab.convolution import convolve
+from normlab.functional import max_pool
 
 
 class Convolution(nn.Module):

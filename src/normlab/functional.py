@@ -1,8 +1,7 @@
-"""What takes the time of a step: convolution, with fewer multiplications; and what is bound by memory, in as few passes
-over it as can be: what norms are made of, with the rectifier before or after them, and pooling.
+"""Operations bound by memory, in as few passes over it as can be: what norms are made of, with the rectifier before
+or after them, and pooling.
 
-On a CPU compiled kernels do the work, in float32 (`winograd`, `kernels`) and in bfloat16 (`kernels`); elsewhere torch's
-own operations do.
+On a CPU, in float32 and bfloat16, compiled kernels do the work (`kernels`); elsewhere torch's own operations do.
 Inputs are [N, C] or [N, C, H, W]; what is per channel is [C], in float32 where the input is bfloat16.
 """
 
@@ -15,11 +14,10 @@ import torch
 import torch.nn.functional as F
 
 kernels: Any
-winograd: Any
 try:
-    from normlab import kernels, winograd
+    from normlab import kernels
 except ImportError:  # numba does not exist for every Python and platform
-    kernels = winograd = None
+    kernels = None
 
 LIKE = {torch.float32: np.float32(0), torch.bfloat16: np.uint16(0)}
 
@@ -44,7 +42,7 @@ def moments(x: torch.Tensor, like: torch.Tensor, rectifiers: Rectifiers = PLAIN)
     """Mean and biased variance a channel, of the type of `like` and outside the graph."""
     x = x.detach()
     if is_compiled(x, like):
-        x = _in_rows(x)
+        x = in_rows(x)
         mean_C, var_C = torch.empty_like(like), torch.empty_like(like)
         before_C = _slopes(rectifiers.before, like)
         kernels.moments(
@@ -84,25 +82,15 @@ def center(
         return _Normalize.apply(x, one_C, bias_C, mean_C, one_C, False, rectifiers)  # type: ignore[no-any-return, no-untyped-call]
     v = _rectify(x, rectifiers.before)
     own_mean_C = v.mean(_dims(v), dtype=mean_C.dtype)
-    return _rectify(v + _along(bias_C - own_mean_C, v), rectifiers.after)
+    return _rectify(v + along(bias_C - own_mean_C, v), rectifiers.after)
 
 
 def transform(x: torch.Tensor, a_C: torch.Tensor, b_C: torch.Tensor, *, rectifiers: Rectifiers = PLAIN) -> torch.Tensor:
     """a·v + b: a norm in inference."""
     if is_compiled(x, a_C) and not torch.is_grad_enabled():
-        return _transform(_in_rows(x), a_C, b_C, rectifiers)
+        return _transform(in_rows(x), a_C, b_C, rectifiers)
     v = _rectify(x, rectifiers.before)
-    return _rectify((v * _along(a_C, v) + _along(b_C, v)).to(x.dtype), rectifiers.after)
-
-
-def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *, trials: int) -> torch.Tensor:
-    """T convolutions 3×3 of stride 1, padded with zeros: [N, T·C, H, W] and [T·K, C, 3, 3] → [N, T·K, H, W]."""
-    filters, channels = weight.shape[0] // trials, weight.shape[1]
-    fits = filters % 8 == 0 and (channels % 8 == 0 or not x.requires_grad) and not torch.is_autocast_enabled("cpu")
-    if winograd is not None and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and fits:
-        bias = weight.new_zeros(len(weight)) if bias is None else bias
-        return _Convolve.apply(x, weight, bias, trials)  # type: ignore[no-any-return, no-untyped-call]
-    return F.conv2d(x, weight, bias, padding=1, groups=trials)
+    return _rectify((v * along(a_C, v) + along(b_C, v)).to(x.dtype), rectifiers.after)
 
 
 def max_pool(x: torch.Tensor) -> torch.Tensor:
@@ -112,50 +100,15 @@ def max_pool(x: torch.Tensor) -> torch.Tensor:
     return F.max_pool2d(x, 2)
 
 
-class _Convolve(torch.autograd.Function):
-    """The gradient of an input is the convolution of the output's with the weights turned by 180°."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, trials: int) -> torch.Tensor:
-        x, weight, ctx.trials = _in_rows(x), _in_rows(weight), trials
-        ctx.save_for_backward(x, weight)
-        return _convolve(x, weight, bias, trials)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (x, weight), trials, gradient = ctx.saved_tensors, ctx.trials, _in_rows(gradient)
-        images, width, *size = x.shape
-        of_input = None
-        if ctx.needs_input_grad[0]:
-            of_input = _convolve(gradient, weight, weight.new_zeros(width), trials, turned=True)
-        of_weight, of_bias = torch.empty_like(weight), weight.new_empty(len(weight))
-        channels, filters = width // trials, len(weight) // trials
-        scratch = weight.new_empty(winograd.scratch_floats(channels, filters))
-        tensors = (x, gradient, of_weight, of_bias, scratch)
-        winograd.weight_gradient(*(t.data_ptr() for t in tensors), images, *size, trials, channels, filters)
-        return of_input, of_weight, of_bias, None
-
-
-def _convolve(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, trials: int, turned: bool = False
-) -> torch.Tensor:
-    (images, width, *size), y = x.shape, _empty((len(x), len(bias), *x.shape[2:]), x.dtype)
-    channels, filters = width // trials, len(bias) // trials
-    scratch = x.new_empty(winograd.scratch_floats(channels, filters))
-    tensors = (x, weight, bias, y, scratch)
-    winograd.convolve(*(t.data_ptr() for t in tensors), images, *size, trials, channels, filters, int(turned))
-    return y
-
-
 class _MaxPool(torch.autograd.Function):
     """Torch keeps eight bytes for the place of each maximum, this one."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        x = _in_rows(x)
+        x = in_rows(x)
         images, channels, height, width = ctx.shape = x.shape
-        y = _empty((images, channels, height // 2, width // 2), x.dtype)
-        winner = _empty(y.shape, torch.uint8)
+        y = empty_rows((images, channels, height // 2, width // 2), x.dtype)
+        winner = empty_rows(y.shape, torch.uint8)
         sizes = (images, height, width, channels)
         kernels.pool(LIKE[x.dtype], x.data_ptr(), *sizes, y.data_ptr(), winner.data_ptr())
         ctx.save_for_backward(winner)
@@ -163,9 +116,9 @@ class _MaxPool(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        (winner,), gradient = ctx.saved_tensors, _in_rows(gradient)
+        (winner,), gradient = ctx.saved_tensors, in_rows(gradient)
         images, channels, height, width = ctx.shape
-        out = _empty(ctx.shape, gradient.dtype)
+        out = empty_rows(ctx.shape, gradient.dtype)
         sizes = (images, height, width, channels)
         kernels.pool_adjoint(LIKE[gradient.dtype], gradient.data_ptr(), winner.data_ptr(), *sizes, out.data_ptr())
         return out
@@ -185,7 +138,7 @@ class _Normalize(torch.autograd.Function):
         divides: bool,
         rectifiers: Rectifiers,
     ) -> torch.Tensor:
-        x = _in_rows(x)
+        x = in_rows(x)
         a_C = weight_C * scale_C
         b_C = torch.addcmul(bias_C, mean_C, a_C, value=-1)
         ctx.save_for_backward(x, a_C, b_C, mean_C, scale_C)
@@ -195,7 +148,7 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, a_C, b_C, mean_C, scale_C = ctx.saved_tensors
-        gradient = _in_rows(gradient)
+        gradient = in_rows(gradient)
         before_C, after_C = _slopes(ctx.rectifiers.before, a_C), _slopes(ctx.rectifiers.after, a_C)
         sum_C, product_C, out = torch.empty_like(a_C), torch.empty_like(a_C), torch.empty_like(x)
         common = (before_C.data_ptr(), a_C.data_ptr(), b_C.data_ptr(), after_C.data_ptr(), mean_C.data_ptr())
@@ -216,11 +169,12 @@ def _transform(x: torch.Tensor, a_C: torch.Tensor, b_C: torch.Tensor, rectifiers
     return y
 
 
-def _empty(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+def empty_rows(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """Without content, in the same layout as `in_rows`."""
     return torch.empty(tuple(shape), dtype=dtype, memory_format=torch.channels_last)
 
 
-def _in_rows(x: torch.Tensor) -> torch.Tensor:
+def in_rows(x: torch.Tensor) -> torch.Tensor:
     """With the channels next to each other in memory."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.contiguous()
 
@@ -237,7 +191,7 @@ def _rectify(x: torch.Tensor, slopes_C: torch.Tensor | None) -> torch.Tensor:
     return x if slopes_C is None else F.prelu(x, slopes_C.to(x.dtype))
 
 
-def _along(vector_C: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def along(vector_C: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """A vector of channels that broadcasts against x."""
     return vector_C.view(1, -1, *(1 for _ in range(x.dim() - 2)))
 

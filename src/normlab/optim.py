@@ -14,17 +14,17 @@ from torch import nn
 from normlab.trial import TrialSpec
 
 Tensors = tuple[torch.Tensor, ...]
-# (spec, step, learning rate; the parameters, gradients and moments of one trial; the step as a tensor)
-Update = Callable[[TrialSpec, int, float, Tensors, Tensors, Sequence[Tensors], torch.Tensor], None]
+Rate = float | torch.Tensor
+# (spec, learning rate; the parameters, gradients and moments of one trial; the count of steps as a tensor)
+Update = Callable[[TrialSpec, Rate, Tensors, Tensors, Sequence[Tensors], torch.Tensor], None]
 
 
-def _adam(kernel: Callable[..., None], eps_factor: Callable[[TrialSpec, int], float]) -> Update:
+def _adam(kernel: Callable[..., None]) -> Update:
     """Kingma & Ba 2015, algorithm 1; with decoupled weight decay (Loshchilov & Hutter 2019) by another kernel."""
 
     def update(
         spec: TrialSpec,
-        step: int,
-        learning_rate: float,
+        learning_rate: Rate,
         parameters: Tensors,
         gradients: Tensors,
         moments: Sequence[Tensors],
@@ -33,7 +33,7 @@ def _adam(kernel: Callable[..., None], eps_factor: Callable[[TrialSpec, int], fl
         kernel(
             parameters, gradients, *moments, [], [count] * len(parameters),
             lr=learning_rate, beta1=spec.beta1, beta2=spec.beta2, weight_decay=spec.weight_decay,
-            eps=spec.optimizer_eps * eps_factor(spec, step), amsgrad=False, maximize=False,
+            eps=spec.optimizer_eps, amsgrad=False, maximize=False,
         )  # fmt: skip
 
     return update
@@ -41,8 +41,7 @@ def _adam(kernel: Callable[..., None], eps_factor: Callable[[TrialSpec, int], fl
 
 def _sgd(
     spec: TrialSpec,
-    step: int,
-    learning_rate: float,
+    learning_rate: Rate,
     parameters: Tensors,
     gradients: Tensors,
     moments: Sequence[Tensors],
@@ -56,26 +55,28 @@ def _sgd(
     )  # fmt: skip
 
 
-def _as_it_is(spec: TrialSpec, step: int) -> float:
-    return 1.0
+def _as_it_is(spec: TrialSpec, learning_rate: Rate, step: Rate) -> Rate:
+    return learning_rate
 
 
-def _keras_eps(spec: TrialSpec, step: int) -> float:
-    """Keras adds ε to √v outside the bias correction (ε̂ of Kingma & Ba 2015, section 2); torch adds it to
-    √(v / (1 − β2^t)). Torch's update with ε / √(1 − β2^t) is Keras's."""
-    return 1 / math.sqrt(1 - spec.beta2**step)
+def _bias_corrected(spec: TrialSpec, learning_rate: Rate, step: Rate) -> Rate:
+    """Keras adds ε to √v without its bias correction, in the form that Kingma & Ba 2015 give at the end of section 2:
+    lr · √(1 − β2^t) / (1 − β1^t) is the rate of a kernel that corrects nothing."""
+    return learning_rate * (1 - spec.beta2**step) ** 0.5 / (1 - spec.beta1**step)
 
 
 @dataclass(frozen=True)
 class _Kind:
     update: Update
     moments: tuple[str, ...]
+    rate: Callable[[TrialSpec, Rate, Rate], Rate] = _as_it_is  # for the kernel, of a learning rate at a step
+    corrects: bool = True  # whether the kernel corrects the bias of its moments, by the count of steps
 
 
 OPTIMIZERS: dict[str, _Kind] = {
-    "adam_keras": _Kind(_adam(torch._fused_adam_, _keras_eps), ("exp_avg", "exp_avg_sq")),
-    "adam": _Kind(_adam(torch._fused_adam_, _as_it_is), ("exp_avg", "exp_avg_sq")),
-    "adamw": _Kind(_adam(torch._fused_adamw_, _as_it_is), ("exp_avg", "exp_avg_sq")),
+    "adam_keras": _Kind(_adam(torch._fused_adam_), ("exp_avg", "exp_avg_sq"), _bias_corrected, corrects=False),
+    "adam": _Kind(_adam(torch._fused_adam_), ("exp_avg", "exp_avg_sq")),
+    "adamw": _Kind(_adam(torch._fused_adamw_), ("exp_avg", "exp_avg_sq")),
     "sgd": _Kind(_sgd, ("momentum_buffer",)),
 }
 
@@ -87,25 +88,35 @@ class Optimizer:
     """
 
     def __init__(self, network: nn.Module, specs: Sequence[TrialSpec]) -> None:
-        self._specs, self._update, self.steps = tuple(specs), OPTIMIZERS[specs[0].optimizer].update, 0
+        self._specs, self._kind = tuple(specs), OPTIMIZERS[specs[0].optimizer]
         self._parameters = tuple(network.parameters())
         self.moments = {
             name: tuple(torch.zeros_like(parameter, requires_grad=False) for parameter in self._parameters)
-            for name in OPTIMIZERS[specs[0].optimizer].moments
+            for name in self._kind.moments
         }
         self._weights_of = self._by_trial(tuple(parameter.detach() for parameter in self._parameters))
         self._moments_of = list(zip(*(self._by_trial(tensors) for tensors in self.moments.values()), strict=True))
         self._count = torch.zeros((), device=self._parameters[0].device)
+        self._kernel_count = self._count if self._kind.corrects else torch.full_like(self._count, math.inf)
+
+    @property
+    def steps(self) -> int:
+        return int(self._count)
+
+    @steps.setter
+    def steps(self, count: int) -> None:
+        self._count.fill_(count)
 
     def zero_grad(self) -> None:
         for parameter in self._parameters:
             parameter.grad = None
 
     @torch.no_grad()
-    def step(self, learning_rates: Sequence[float]) -> None:
-        """One update with a learning rate for each trial."""
-        self.steps += 1
-        self._count.fill_(self.steps)
+    def step(self, learning_rates: Sequence[float] | torch.Tensor) -> None:
+        """One update with a learning rate for each trial: numbers, or on a GPU a tensor [T], of which nothing is read
+        by the host."""
+        self._count += 1
+        count = self._count.double() if isinstance(learning_rates, torch.Tensor) else self.steps
         gradients = []
         for parameter in self._parameters:
             gradient = parameter.grad
@@ -115,7 +126,9 @@ class Optimizer:
             gradients.append(gradient)
         shares = zip(self._weights_of, self._by_trial(tuple(gradients)), self._moments_of, strict=True)
         for spec, learning_rate, (weights, own, moments) in zip(self._specs, learning_rates, shares, strict=True):
-            self._update(spec, self.steps, learning_rate, weights, own, moments, self._count)
+            rate = self._kind.rate(spec, learning_rate, count)
+            rate = rate.float() if isinstance(rate, torch.Tensor) else rate
+            self._kind.update(spec, rate, weights, own, moments, self._kernel_count)
 
     def _by_trial(self, tensors: Tensors) -> list[Tensors]:
         """Views of each trial's share, flat as they lie in memory: the kernels would copy others first."""

@@ -23,5 +23,10 @@ def numpy_generator(seed: int, purpose: str, *counters: int) -> np.random.Genera
 def torch_generator(seed: int, purpose: str, *counters: int, device: str | torch.device = "cpu") -> torch.Generator:
     """A torch generator for one purpose and counters. Devices draw different numbers from one seed."""
     generator = torch.Generator(device=device)
-    generator.manual_seed(int(_sequence(seed, purpose, counters).generate_state(1, np.uint64)[0] >> 1))
+    begin(generator, seed, purpose, *counters)
     return generator
+
+
+def begin(generator: torch.Generator, seed: int, purpose: str, *counters: int) -> None:
+    """Puts a torch generator where `torch_generator` would make a new one: a CUDA graph goes on drawing from it."""
+    generator.manual_seed(int(_sequence(seed, purpose, counters).generate_state(1, np.uint64)[0] >> 1))

@@ -19,6 +19,7 @@ from normlab.trial import TrialSpec
 MEASURE_SECONDS = 0.3
 COHORT_SECONDS = 0.3  # for each size of a cohort
 GAIN = 1.03  # a larger cohort must be faster by this
+GPU_STEPS = 20  # between two times that a GPU is waited for
 MAX_MEASURED = 6  # classes of trials that are measured; further ones borrow the median rate
 
 
@@ -79,13 +80,16 @@ def best_cohort(spec: TrialSpec, device: str, most: int, memory_bytes: float) ->
 
 
 def step_seconds(spec: TrialSpec, trials: int, device: str, seconds: float) -> list[float]:
-    """The times of training steps of `trials` trials, at least three, after two that warm up."""
+    """The times of training steps of `trials` trials, at least three, after some that warm up. On a GPU each is the
+    mean of as many steps as nothing has to be waited for."""
     import torch
 
     from normlab.batches import as_images
+    from normlab.graphs import WARM_UP
     from normlab.train import Step, make_network
     from normlab.worker import prepare_process
 
+    on_gpu = torch.device(device).type == "cuda"
     prepare_process(1 if device == "cpu" else 2)
     info = datasets.describe(spec.data, image_size=spec.image_size)
     generator = np.random.default_rng(0)
@@ -93,11 +97,19 @@ def step_seconds(spec: TrialSpec, trials: int, device: str, seconds: float) -> l
     labels = generator.integers(0, len(info.classes), spec.batch_size)
     data = as_images(pixels, labels, pixels="unit", reference=pixels, device=torch.device(device))
     specs = [spec.model_copy(update={"seed": seed}) for seed in range(trials)]
-    step = Step(specs, make_network(specs, data, 1000), torch.device(device))
+    step = Step(specs, make_network(specs, data, 1000), data)
+    step.begin(1)
     index = torch.arange(spec.batch_size, device=device).expand(trials, -1)
+    rates = torch.zeros(trials, dtype=torch.float64, device=device) if on_gpu else [0.0] * trials
+    run: Callable[..., tuple[torch.Tensor, ...]] = step.as_graph() if on_gpu else step
+    repeats, first = (GPU_STEPS, WARM_UP + 1) if on_gpu else (1, 2)
+    for _ in range(first):
+        run(index, None, rates)
     times: list[float] = []
-    while len(times) < 5 or sum(times[2:]) < seconds:
+    while len(times) < 3 or sum(times) * repeats < seconds:
         started = time.perf_counter()
-        float(step(data.inputs(index), data.labels[index].T, [0.0] * trials)[0].sum())
-        times.append(time.perf_counter() - started)
-    return times[2:]
+        for _ in range(repeats):
+            loss_T = run(index, None, rates)[0]
+        float(loss_T.sum())
+        times.append((time.perf_counter() - started) / repeats)
+    return times

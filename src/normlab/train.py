@@ -16,16 +16,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from normlab.batches import Images, as_images, examples_per_epoch, training_batches
+from normlab.batches import Images, as_images, draw_batches, examples_per_epoch, fetch
 from normlab.checkpoint import TrainingState, load, save
 from normlab.datasets.split import Split
 from normlab.evaluate import Evaluation, confident_mistakes, evaluate, evaluate_other_statistics
+from normlab.graphs import Replayed, cuda_recorder
 from normlab.network import Network, build_network
 from normlab.norms.renorm import ramp_for
 from normlab.notation import dropout_rates
 from normlab.optim import Optimizer
 from normlab.probes import dead_channels, gradient_spread
-from normlab.randomness import torch_generator
+from normlab.randomness import begin
 from normlab.result import Details
 from normlab.schedules import learning_rates
 from normlab.trial import TrialSpec, trial_id
@@ -91,13 +92,14 @@ def train(
     train_set, test_set = _place(split, spec, device)
     steps_per_epoch = math.ceil(examples_per_epoch(spec, len(train_set)) / spec.batch_size)
     rates_TS = np.stack([learning_rates(s, steps_per_epoch) for s in specs])
+    waits = device.type != "cuda"  # a GPU is given one step after the other, and asked nothing before an epoch ends
     total_images = examples_per_epoch(spec, len(train_set)) * spec.epochs * len(specs)
     ids = [trial_id(s) for s in specs]
 
     def make_step(members: Sequence[int]) -> Step:
         """Of these trials of the cohort: those that have diverged may have left it."""
         some = [specs[trial] for trial in members]
-        return Step(some, make_network(some, train_set, steps_per_epoch * spec.epochs), device)
+        return Step(some, make_network(some, train_set, steps_per_epoch * spec.epochs), train_set)
 
     fits = partial(_is_between_steps, specs=specs, num_images=len(train_set), steps_per_epoch=steps_per_epoch)
     resumed = load(checkpoint, ids, make_step, warn, fits) if checkpoint else None
@@ -119,15 +121,16 @@ def train(
             report(latest)
 
     training_step.network.register_forward_pre_hook(sign_of_life)
+    run: Callable[..., tuple[torch.Tensor, ...]] = training_step if waits else training_step.as_graph()
 
-    def pause(within: dict[str, torch.Tensor]) -> None:
-        """Saves where training stands if that is due, and stops it if its time is over."""
+    def pause(within: Callable[[], dict[str, torch.Tensor]] = dict) -> None:
+        """Saves where training stands, and within an epoch, if that is due, and stops it if its time is over."""
         nonlocal last_save
         now, stop = time.monotonic(), is_over() or (deadline is not None and time.time() > deadline)
         state.seconds = now - began
         if checkpoint and (stop or now - last_save >= checkpoint_seconds):
             try:
-                save(checkpoint, training_step, state, within)
+                save(checkpoint, training_step, state, within())
             except OSError as error:  # a full disk costs the way back, not the training
                 warn(f"checkpoint {checkpoint}: cannot be written ({error.strerror}); training goes on without it")
             last_save = time.monotonic()
@@ -137,8 +140,9 @@ def train(
     for epoch in range(state.epoch + 1, spec.epochs + 1):
         network, some = training_step.network, [specs[trial] for trial in state.members]
         network.train()
-        for dropout in network.dropouts():
-            dropout.generators = [torch_generator(s.seed, "dropout", epoch, device=device) for s in some]
+        training_step.begin(epoch)
+        rates_ST = rates_TS[state.members].T
+        rates = rates_ST.tolist() if waits else torch.from_numpy(rates_ST).to(device)
         losses_T = torch.zeros(len(some), dtype=torch.float64, device=device)
         correct_T = torch.zeros(len(some), dtype=torch.int64, device=device)
         first, seen = state.steps - state.epoch * steps_per_epoch, state.seen
@@ -147,22 +151,24 @@ def train(
             correct_T.copy_(within["correct"])
             for generator, name in _generators(network):
                 generator.set_state(within[name])
-        for x, labels_BT in training_batches(train_set, some, epoch, skip=first):
-            loss_T, hits_T = training_step(x, labels_BT, rates_TS[state.members, state.steps].tolist())
-            losses_T += loss_T * len(x)
+        for index_TB, warps_TB4 in draw_batches(train_set, some, epoch, skip=first):
+            size = index_TB.shape[1]
+            loss_T, hits_T = run(index_TB, warps_TB4, rates[state.steps])
+            losses_T += loss_T * size
             correct_T += hits_T
-            seen += len(x)
+            seen += size
             state.steps += 1
-            state.images += len(x) * len(specs)
+            state.images += size * len(specs)
             if time.monotonic() - last_report > PROGRESS_SECONDS:
                 last_report = time.monotonic()
-                loss = float(losses_T.mean()) / seen
+                loss = float(losses_T.mean()) / seen if waits else latest.loss
                 latest = glance(done_images=state.images, loss=loss, accuracy=state.accuracy)
                 report(latest)
             if state.steps < epoch * steps_per_epoch:
                 state.seen = seen
-                pause({"losses": losses_T, "correct": correct_T} | {n: g.get_state() for g, n in _generators(network)})
+                pause(partial(_within_epoch, network, losses_T, correct_T))
 
+        latest = glance(done_images=state.images, loss=float(losses_T.mean()) / seen, accuracy=state.accuracy)
         evaluation = None
         if epoch % spec.evaluate_every == 0 or epoch == spec.epochs:
             network.eval()
@@ -190,9 +196,10 @@ def train(
             wider, training_step = training_step, make_step(living)
             take_over(wider, training_step, places)
             training_step.network.register_forward_pre_hook(sign_of_life)
+            run = training_step if waits else training_step.as_graph()
             state.members = living
         state.epoch, state.seen = epoch, 0
-        pause({})
+        pause()
 
     network, autocast = training_step.network, training_step.autocast
     others = evaluate_other_statistics(network, train_set, test_set, batch_size=spec.batch_size, autocast=autocast)
@@ -217,18 +224,30 @@ def train(
 
 
 class Step:
-    """One training step of T trials: forward, loss, backward, update. Owns the network's place and its optimizer."""
+    """One training step of T trials: fetch, forward, loss, backward, update. Owns the place of the network, its
+    optimizer and the generators of its dropout masks."""
 
-    def __init__(self, specs: Sequence[TrialSpec], network: Network, device: torch.device) -> None:
+    def __init__(self, specs: Sequence[TrialSpec], network: Network, data: Images) -> None:
+        self._specs, self._data, device = specs, data, data.labels.device
         self.network = network.to(device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = Optimizer(network, specs)
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=specs[0].precision == "bfloat16")
+        for dropout in network.dropouts():
+            dropout.generators = [torch.Generator(device) for _ in specs]
+
+    def begin(self, epoch: int) -> None:
+        """Dropout masks are from now on those of an epoch."""
+        for dropout in self.network.dropouts():
+            for spec, generator in zip(self._specs, dropout.generators, strict=True):
+                assert generator is not None
+                begin(generator, spec.seed, "dropout", epoch)
 
     def __call__(
-        self, x: torch.Tensor, labels_BT: torch.Tensor, rates_T: Sequence[float]
+        self, index_TB: torch.Tensor, warps_TB4: torch.Tensor | None, rates_T: Sequence[float] | torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs [B, T·C, H, W], labels [B, T] and learning rates [T] → mean loss [T] and correct answers [T]."""
+        """A batch, as `draw_batches` has it, and learning rates [T] → mean loss [T] and correct answers [T]."""
+        x, labels_BT = fetch(self._data, index_TB, warps_TB4)
         self.optimizer.zero_grad()
         with self.autocast:
             logits = self.network(x)
@@ -241,6 +260,10 @@ class Step:
         loss_T.sum().backward()  # type: ignore[no-untyped-call]
         self.optimizer.step(rates_T)
         return loss_T.detach(), (logits_BKT.detach().argmax(1) == labels_BT).sum(0)
+
+    def as_graph(self) -> Replayed:
+        """The same step for a GPU, whose learning rates are a tensor there."""
+        return Replayed(self, cuda_recorder([generator for generator, _ in _generators(self.network)]))
 
 
 def make_network(specs: Sequence[TrialSpec], data: Images, total_steps: int) -> Network:
@@ -306,6 +329,11 @@ def _generators(network: Network) -> Iterator[tuple[torch.Generator, str]]:
         for trial, generator in enumerate(dropout.generators):
             if generator is not None:
                 yield generator, f"dropout.{layer}.{trial}"
+
+
+def _within_epoch(network: Network, losses_T: torch.Tensor, correct_T: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What a checkpoint holds of an epoch under way."""
+    return {"losses": losses_T, "correct": correct_T} | {n: g.get_state() for g, n in _generators(network)}
 
 
 def _initial_state(ids: list[str], network: Network, train_set: Images) -> TrainingState:

@@ -1,5 +1,8 @@
 """What norms with moving averages share, so that an evaluation can ask any of them for other statistics."""
 
+from collections.abc import Callable
+from typing import Self, cast
+
 import torch
 from torch import nn
 
@@ -14,6 +17,12 @@ class StatisticsNorm(nn.Module):
     """
 
     momentum: float | torch.Tensor
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        """Where the module goes, a momentum for each channel goes with it; it is a setting, and not of the state."""
+        if isinstance(self.momentum, torch.Tensor):
+            self.momentum = fn(self.momentum)
+        return cast(Self, super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
 
     def forward(self, x: torch.Tensor, rectifiers: Rectifiers = PLAIN) -> torch.Tensor:
         """[N, C] or [N, C, H, W] → the same, with a leaky ReLU before or after the norm where one is given."""

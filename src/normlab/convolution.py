@@ -1,0 +1,123 @@
+"""Convolutions of T trials at once: compiled on a CPU (`winograd`), on a GPU in the way that is fastest for a shape."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from normlab.functional import along, empty_rows, in_rows
+
+winograd: Any
+try:
+    from normlab import winograd
+except ImportError:  # numba does not exist for every Python and platform
+    winograd = None
+
+Way = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, int], torch.Tensor]
+
+
+def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *, trials: int) -> torch.Tensor:
+    """T convolutions 3×3 of stride 1, padded with zeros: [N, T·C, H, W] and [T·K, C, 3, 3] → [N, T·K, H, W]."""
+    if trials > 1 and x.device.type == "cuda":
+        return WAYS[fastest_way(x, weight, trials)](x, weight, bias, trials)
+    filters, channels = weight.shape[0] // trials, weight.shape[1]
+    fits = filters % 8 == 0 and (channels % 8 == 0 or not x.requires_grad) and not torch.is_autocast_enabled("cpu")
+    if winograd is not None and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and fits:
+        bias = weight.new_zeros(len(weight)) if bias is None else bias
+        return _Winograd.apply(x, weight, bias, trials)  # type: ignore[no-any-return, no-untyped-call]
+    return _grouped(x, weight, bias, trials)
+
+
+class _Winograd(torch.autograd.Function):
+    """The gradient of an input is the convolution of the output's with the weights turned by 180°."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, trials: int) -> torch.Tensor:
+        x, weight, ctx.trials = in_rows(x), in_rows(weight), trials
+        ctx.save_for_backward(x, weight)
+        return _convolve(x, weight, bias, trials)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (x, weight), trials, gradient = ctx.saved_tensors, ctx.trials, in_rows(gradient)
+        images, width, *size = x.shape
+        of_input = None
+        if ctx.needs_input_grad[0]:
+            of_input = _convolve(gradient, weight, weight.new_zeros(width), trials, turned=True)
+        of_weight, of_bias = torch.empty_like(weight), weight.new_empty(len(weight))
+        channels, filters = width // trials, len(weight) // trials
+        scratch = weight.new_empty(winograd.scratch_floats(channels, filters))
+        tensors = (x, gradient, of_weight, of_bias, scratch)
+        winograd.weight_gradient(*(t.data_ptr() for t in tensors), images, *size, trials, channels, filters)
+        return of_input, of_weight, of_bias, None
+
+
+def _convolve(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, trials: int, turned: bool = False
+) -> torch.Tensor:
+    (images, width, *size), y = x.shape, empty_rows((len(x), len(bias), *x.shape[2:]), x.dtype)
+    channels, filters = width // trials, len(bias) // trials
+    scratch = x.new_empty(winograd.scratch_floats(channels, filters))
+    tensors = (x, weight, bias, y, scratch)
+    winograd.convolve(*(t.data_ptr() for t in tensors), images, *size, trials, channels, filters, int(turned))
+    return y
+
+
+def _grouped(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, trials: int) -> torch.Tensor:
+    return F.conv2d(x, weight, bias, padding=1, groups=trials)
+
+
+def _separate(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, trials: int) -> torch.Tensor:
+    """One convolution a trial."""
+    biases = [None] * trials if bias is None else bias.chunk(trials)
+    parts = zip(x.chunk(trials, 1), weight.chunk(trials), biases, strict=True)
+    return torch.cat([F.conv2d(in_rows(some), own, b, padding=1) for some, own, b in parts], 1)
+
+
+def _as_products(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, trials: int) -> torch.Tensor:
+    """A batch of matrix products, of the 9·C inputs of each pixel with the weights."""
+    images, _, height, width = x.shape
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).view(images, height + 2, width + 2, trials, -1)
+    taps = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    x_TMI = torch.stack(taps, 4).permute(3, 0, 1, 2, 4, 5).reshape(trials, images * height * width, -1)
+    weight_TIK = weight.reshape(trials, -1, *weight.shape[1:]).permute(0, 3, 4, 2, 1).flatten(1, 3)
+    y = (x_TMI @ weight_TIK.to(x.dtype)).view(trials, images, height, width, -1)
+    y = y.permute(1, 0, 4, 2, 3).flatten(1, 2)
+    y = y if bias is None else y + along(bias, y).to(y.dtype)
+    return y.contiguous(memory_format=torch.channels_last)
+
+
+WAYS: dict[str, Way] = {"grouped": _grouped, "separate": _separate, "products": _as_products}
+_known: dict[object, str] = {}
+
+
+def fastest_way(x: torch.Tensor, weight: torch.Tensor, trials: int) -> str:
+    """The name in `WAYS` of the one that trains fastest on a shape, timed once in this process. Without gradients, as
+    in evaluations, the one last chosen for such layers."""
+    layer = (x.shape[1:], x.dtype, weight.shape, trials, torch.is_autocast_enabled(x.device.type))
+    if not torch.is_grad_enabled():
+        return _known.get(layer, "grouped")
+    if (len(x), *layer) not in _known:
+        own = (x.detach().clone().requires_grad_(), weight.detach().clone().requires_grad_())
+        _known[(len(x), *layer)] = min(WAYS, key=lambda way: _seconds(WAYS[way], *own, trials))
+    _known[layer] = _known[(len(x), *layer)]
+    return _known[layer]
+
+
+def _seconds(way: Way, x: torch.Tensor, weight: torch.Tensor, trials: int) -> float:
+    """Of five passes forward and backward; infinite where the memory does not suffice."""
+    wait: Callable[[], None] = torch.cuda.synchronize if x.is_cuda else lambda: None
+    try:
+        for repeats in (2, 5):  # the first ones choose algorithms
+            wait()
+            started = time.perf_counter()
+            for _ in range(repeats):
+                y = way(x, weight, None, trials)
+                torch.autograd.grad(y, (x, weight), torch.ones_like(y))
+            wait()
+    except torch.OutOfMemoryError:
+        return math.inf
+    return time.perf_counter() - started
