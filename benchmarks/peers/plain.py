@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 
-def network(width: int, classes: int) -> nn.Sequential:
-    """`width`K-4C3B-256D-Dropout0.5 with batch normalization."""
+def network(width: int, classes: int, dense: int = 256) -> nn.Sequential:
+    """`width`K-4C3B-`dense`D-Dropout0.5 with batch normalization."""
     layers: list[nn.Module] = []
     channels = 3
     for block in range(3):
@@ -26,10 +26,10 @@ def network(width: int, classes: int) -> nn.Sequential:
         layers += [nn.MaxPool2d(2)]
     layers += [
         nn.Flatten(),
-        nn.Linear(channels * 16, 256),
+        nn.Linear(channels * 16, dense),
         nn.LeakyReLU(0.01),
         nn.Dropout(0.5),
-        nn.Linear(256, classes),
+        nn.Linear(dense, classes),
     ]
     return nn.Sequential(*layers)
 
