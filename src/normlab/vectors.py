@@ -26,6 +26,20 @@ def pointer(context, address, like):
     return kind(types.int64, like), lambda c, b, s, args: b.inttoptr(args[0], c.get_value_type(kind))
 
 
+@intrinsic
+def prefetch(context, address):
+    """Asks for a line of memory to be brought near; any address will do."""
+
+    def generate(c, b, s, args):
+        place, word, name = b.inttoptr(args[0], ir.IntType(8).as_pointer()), ir.IntType(32), "llvm.prefetch.p0"
+        kind = ir.FunctionType(ir.VoidType(), [place.type, word, word, word])
+        fetch = b.module.globals.get(name) or ir.Function(b.module, kind, name)
+        b.call(fetch, [place, *(ir.Constant(word, value) for value in (0, 3, 1))])  # to read, keep in all caches, data
+        return c.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
 @compiled
 def floats(address, count):
     return carray(pointer(address, np.float32(0)), count)

@@ -13,7 +13,7 @@ All tensors are float32, in memory order: images x [N, H, W, T·C] and y [N, H, 
 
 import numpy as np
 
-from normlab.vectors import LANES, compiled, floats, panel_of, sandwich_of, transposed
+from normlab.vectors import LANES, compiled, floats, panel_of, prefetch, sandwich_of, transposed
 
 BT = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
       [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]  # fmt: skip
@@ -65,6 +65,15 @@ def _copy(source_, target_, count):
 
 
 @compiled
+def _expect(pixels_, row, pixel, size):
+    """Fetches what the tile below will read anew: at large batches memory is far away, and its order no habit."""
+    for i in range(4):
+        for j in range(4):
+            for c in range(0, size, 64):
+                prefetch(pixels_ + i * row + j * pixel + c)
+
+
+@compiled
 def _place(tile, rows, columns):
     """The image, row and column where a tile of outputs begins."""
     rest = tile % (rows * columns)
@@ -91,6 +100,7 @@ def _read_input(x_, n, top, left, height, width, pixel, channels, patch_, zeros_
                 _copy(few, patch_ + 4 * (6 * i + j) * LANES, rest)
         size = 4 * LANES
         _input(patch_, 6 * size, size, v_ + 4 * whole, 6 * across, across, zeros_, 0, 6, 0, 6)
+    _expect(source + 6 * row + pixel, row, pixel, 4 * channels)
 
 
 @compiled
@@ -104,6 +114,7 @@ def _read_gradient(g_, n, top, left, height, width, pixel, filters, zeros_, z_):
     else:
         for k in range(0, 4 * filters, 4 * LANES):
             _gradient_at_edge(source + k, row, pixel, z_ + k, 6 * across, across, zeros_, 0, bottom, 0, right)
+    _expect(source + 4 * row, row, pixel, 4 * filters)
 
 
 @compiled
