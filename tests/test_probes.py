@@ -5,11 +5,19 @@ import math
 import pytest
 import torch
 
-from normlab.network import build_network
-from normlab.probes import VANISHED, dead_channels, gradient_spread
+from normlab.batches import Images
+from normlab.evaluate import evaluate
+from normlab.network import Network, build_network
+from normlab.probes import VANISHED, gradient_spread, watched_channels
 from normlab.train import train
 from tests.test_evaluate import images
 from tests.test_train import CPU, make_split, spec
+
+
+def dead_channels(network: Network, data: Images) -> list[float]:
+    with watched_channels(network) as dead:
+        evaluate(network.eval(), data, autocast=torch.autocast("cpu", enabled=False))
+        return dead()
 
 
 def test_channels_that_no_image_excites_are_dead() -> None:

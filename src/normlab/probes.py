@@ -4,8 +4,8 @@ Each returns one number a trial, of T trials. The layers they look at are the we
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -13,36 +13,36 @@ from torch import nn
 
 from normlab.batches import Images
 from normlab.cohort import Convolution, Linear
-from normlab.evaluate import image_order, plain_training_mode, split_batches
+from normlab.evaluate import image_order, plain_training_mode
 from normlab.network import Network
-from normlab.plan import EVALUATION_BATCH
 
 PROBE_PIXELS = 250 * 32 * 32  # of a batch whose activations are kept for the backward pass
 MIN_IMAGES = 16  # however large: no more memory than a step of training with the usual batch
 VANISHED = 38.0  # decades of float32's normal numbers: the spread where some layer's gradient is exactly zero
 
 
-@torch.no_grad()
-def dead_channels(network: Network, data: Images, *, autocast: torch.autocast | None = None) -> list[float]:
-    """Share of channels and dense units whose input to the activation is never above zero, over all images, in
-    inference mode. A ReLU there gives zero and passes no gradient; a leaky one is merely linear (Lu et al. 2020)."""
+@contextmanager
+def watched_channels(network: Network) -> Iterator[Callable[[], list[float]]]:
+    """While a network is evaluated: the share of channels and dense units whose input to the activation has not been
+    above zero for any image yet. A ReLU there gives zero and passes no gradient; a leaky one is merely linear (Lu et
+    al. 2020)."""
     highest: dict[str, torch.Tensor] = {}
 
     def look(name: str, inputs: torch.Tensor) -> None:
         peak = inputs.flatten(2).amax((0, 2)) if inputs.dim() > 2 else inputs.amax(0)
         highest[name] = peak if name not in highest else torch.maximum(highest[name], peak)
 
-    network.eval()
+    def dead() -> list[float]:
+        dead_TC = torch.cat([(peak <= 0).view(network.num_trials, -1) for peak in highest.values()], dim=1)
+        return dead_TC.double().mean(1).tolist()
+
     activations = {name: module for name, module in network.named_children() if name.endswith("_activation")}
     hooks = [
         module.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs[0]))
         for name, module in activations.items()
     ]
-    with _removed(hooks), autocast or nullcontext():
-        for index in split_batches(torch.arange(len(data), device=data.labels.device), EVALUATION_BATCH):
-            network(data.inputs(index.expand(network.num_trials, -1)))
-    dead_TC = torch.cat([(peak <= 0).view(network.num_trials, -1) for peak in highest.values()], dim=1)
-    return dead_TC.double().mean(1).tolist()
+    with _removed(hooks):
+        yield dead
 
 
 @torch.enable_grad()

@@ -8,6 +8,7 @@ weight decays are their own.
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from normlab.network import Network, build_network
 from normlab.norms.renorm import ramp_for
 from normlab.notation import dropout_rates
 from normlab.optim import Optimizer
-from normlab.probes import dead_channels, gradient_spread
+from normlab.probes import gradient_spread, watched_channels
 from normlab.randomness import begin
 from normlab.result import Details
 from normlab.schedules import learning_rates
@@ -112,6 +113,7 @@ def train(
     latest = glance(done_images=state.images, loss=None, accuracy=state.accuracy)
     began -= state.seconds
     last_report, last_save, evaluation = 0.0, time.monotonic(), None
+    measured: dict[str, list[float | None]] = {}
 
     def sign_of_life(*_: object) -> None:
         """Repeats the latest glance while something takes long, such as an evaluation."""
@@ -172,7 +174,9 @@ def train(
         evaluation = None
         if epoch % spec.evaluate_every == 0 or epoch == spec.epochs:
             network.eval()
-            evaluation = evaluate(network, test_set, autocast=training_step.autocast)
+            with watched_channels(network) if epoch == spec.epochs else nullcontext(list) as dead:
+                evaluation = evaluate(network, test_set, autocast=training_step.autocast)
+                measured["dead_channels"] = _finite_all(dead())
             state.accuracy = float(evaluation.accuracy.mean())
         for place, trial in enumerate(state.members):
             if state.diverged_epochs[trial] is not None:
@@ -203,8 +207,7 @@ def train(
 
     network, autocast = training_step.network, training_step.autocast
     others = evaluate_other_statistics(network, train_set, test_set, batch_size=spec.batch_size, autocast=autocast)
-    measured = {f"test_accuracy_{name}": other.accuracy.tolist() for name, other in others.items()}
-    measured |= {"dead_channels": _finite_all(dead_channels(network, test_set, autocast=autocast))}
+    measured |= {f"test_accuracy_{name}": other.accuracy.tolist() for name, other in others.items()}
     measured |= {"gradient_spread": _finite_all(gradient_spread(network, train_set))}
     outcomes, seconds = [], time.monotonic() - began
     for trial, (curves, diverged_epoch) in enumerate(zip(state.curves, state.diverged_epochs, strict=True)):
