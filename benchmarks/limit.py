@@ -1,9 +1,11 @@
-"""How near a training step comes to the machine's own limit: the time of its convolutions alone, by oneDNN or cuDNN.
+"""How near a training step comes to the machine's own limit: the time of its convolutions alone, by oneDNN or cuDNN and
+as normlab computes them.
 
     python -m benchmarks.limit [--profile]
 
 Each convolution of the network is run by itself, forward and for both gradients, on the shapes, type and memory layout
-that training uses; their sum is what a step would take if all else cost nothing. One thread on a CPU, as a worker has.
+that training uses; their sum is what a step would take if all else cost nothing. Floating-point operations are those
+of the direct sum, whatever is computed instead. One thread on a CPU, as a worker has.
 `--profile` adds where the rest of a step goes, by torch's profiler.
 """
 
@@ -17,6 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.study import save_images
+from normlab.convolution import convolve
 from normlab.notation import layer_shapes, parse_notation
 from normlab.provenance import environment
 from normlab.rates import step_seconds
@@ -37,7 +40,9 @@ def main() -> None:
     prepare_process(1 if device == "cpu" else 2)
     where = environment()
     print(f"{where['processor']}, {device}, torch {where['torch']}, commit {where['commit']}\n")
-    print("| width, batch, together | type | images/s | convolutions alone | of the limit | GFLOP/s of convolutions |")
+    library = "oneDNN" if device == "cpu" else "cuDNN"
+    alone = f"{library}'s convolutions alone, images/s (GFLOP/s) | normlab's alone | of that"
+    print(f"| width, batch, together | type | images/s | {alone} |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         data, _ = save_images(Path(folder))
@@ -47,12 +52,13 @@ def main() -> None:
             spec = make_spec({"data": data, "network": network, "norm": "batch", "epochs": 1, "batch_size": batch,
                               "precision": precision, "train_images": 10_000, "optimizer": "adam"})  # fmt: skip
             step = statistics.median(step_seconds(spec, trials, device, SECONDS))
-            alone, flops = convolutions(spec, trials, device)
-            images = trials * batch
+            images, cells = trials * batch, []
+            for way in (direct, convolve):
+                alone, flops = convolutions(way, spec, trials, device)
+                cells.append(f"{images / alone:,.0f} ({flops / alone / 1e9:,.0f})")
+            cells.append(f"{100 * alone / step:.0f} %")
             print(
-                f"| {width}, {batch}, {trials} | {precision} | {images / step:,.0f} | {images / alone:,.0f} | "
-                f"{100 * alone / step:.0f} % | {flops / alone / 1e9:,.0f} |",
-                flush=True,
+                f"| {width}, {batch}, {trials} | {precision} | {images / step:,.0f} | {' | '.join(cells)} |", flush=True
             )
             if arguments.profile:
                 profile(spec, trials, device)
@@ -66,7 +72,11 @@ def has_bfloat16(device: str) -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def convolutions(spec: TrialSpec, trials: int, device: str) -> tuple[float, float]:
+def direct(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *, trials: int) -> torch.Tensor:
+    return F.conv2d(x, weight, bias, padding=1, groups=trials)
+
+
+def convolutions(way: Callable[..., torch.Tensor], spec: TrialSpec, trials: int, device: str) -> tuple[float, float]:
     """Seconds that the convolutions of one step take alone, one after another, and their floating-point operations."""
     dtype = torch.bfloat16 if spec.precision == "bfloat16" else torch.float32
     seconds = flops = 0.0
@@ -77,10 +87,10 @@ def convolutions(spec: TrialSpec, trials: int, device: str) -> tuple[float, floa
             x = x.to(memory_format=torch.channels_last).requires_grad_(channels > 3)  # the images need no gradient
             weight = torch.randn(trials * row.shape[0], channels, 3, 3, device=device, dtype=dtype)
             weight = weight.to(memory_format=torch.channels_last).requires_grad_()
-            gradient = torch.randn_like(F.conv2d(x, weight, padding=1, groups=trials))
+            gradient = torch.randn_like(direct(x, weight, None, trials=trials))
 
             def run(x: torch.Tensor = x, weight: torch.Tensor = weight, gradient: torch.Tensor = gradient) -> None:
-                F.conv2d(x, weight, padding=1, groups=trials).backward(gradient)
+                way(x, weight, None, trials=trials).backward(gradient)
                 x.grad = weight.grad = None
 
             seconds += _median_seconds(run, device)
