@@ -82,24 +82,27 @@ def _place(tile, rows, columns):
 
 @compiled
 def _read_input(x_, n, top, left, height, width, pixel, channels, patch_, zeros_, v_):
-    """The transform of a tile's inputs, [6, 6, channels rounded up to 8]; around an image there are zeros."""
-    whole, rest = channels // LANES * LANES, channels % LANES
-    top, left, row, across = top - 1, left - 1, width * pixel, 4 * (whole + (LANES if rest else 0))
+    """The transform of a tile's inputs, [6, 6, channels rounded up to whole vectors]; around an image there are zeros.
+    Where channels fill no vector, the rest of it is whatever lies behind them, and stays without effect."""
+    whole, rest = 4 * (channels // LANES * LANES), channels % LANES
+    across, row, top, left = 4 * _whole(channels), width * pixel, top - 1, left - 1
     source, bottom, right = x_ + ((n * height + top) * width + left) * pixel, height - top, width - left
+    apart = rest > 0 and (bottom - 6) * row < 4 * LANES  # behind the last rows there may be no memory
+    end = whole if apart else across
     if top >= 0 and left >= 0 and bottom >= 6 and right >= 6:
-        for c in range(0, 4 * whole, 4 * LANES):
+        for c in range(0, end, 4 * LANES):
             _input(source + c, row, pixel, v_ + c, 6 * across, across, zeros_, 0, 6, 0, 6)
     else:
-        for c in range(0, 4 * whole, 4 * LANES):
+        for c in range(0, end, 4 * LANES):
             _input_at_edge(source + c, row, pixel, v_ + c, 6 * across, across, zeros_, -top, bottom, -left, right)
-    if rest:  # too few for a vector: gathered, and filled up with zeros
+    if apart:
+        size = 4 * LANES
         for i in range(6):
             for j in range(6):
                 inside = 0 <= top + i < height and 0 <= left + j < width
-                few = source + i * row + j * pixel + 4 * whole if inside else zeros_
-                _copy(few, patch_ + 4 * (6 * i + j) * LANES, rest)
-        size = 4 * LANES
-        _input(patch_, 6 * size, size, v_ + 4 * whole, 6 * across, across, zeros_, 0, 6, 0, 6)
+                few_ = source + i * row + j * pixel + whole if inside else zeros_
+                _copy(few_, patch_ + (6 * i + j) * size, rest)
+        _input(patch_, 6 * size, size, v_ + whole, 6 * across, across, zeros_, 0, 6, 0, 6)
     _expect(source + 6 * row + pixel, row, pixel, 4 * channels)
 
 
