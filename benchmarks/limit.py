@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from benchmarks.study import save_images
+from benchmarks.study import has_bfloat16, save_images
 from normlab.convolution import convolve
 from normlab.notation import layer_shapes, parse_notation
 from normlab.provenance import environment
@@ -62,14 +62,6 @@ def main() -> None:
             )
             if arguments.profile:
                 profile(spec, trials, device)
-
-
-def has_bfloat16(device: str) -> bool:
-    """Whether the device computes in bfloat16, and does not only pretend to."""
-    if device != "cpu":
-        return True
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def direct(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *, trials: int) -> torch.Tensor:

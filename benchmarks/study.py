@@ -96,9 +96,9 @@ def measure(case: Case, arguments: argparse.Namespace, name: str, arrays: Path, 
         for peer in arguments.only:
             python = sys.executable if peer == "plain" else arguments.peers
             rates.setdefault(peer, []).append(peer_rate(python, peer, case, arrays))
-        for precision in ("bfloat16", "float32"):
+        for precision in precisions():
             rates.setdefault(precision, []).append(our_rate(precision, case, name, folder))
-    for precision in ("bfloat16", "float32"):
+    for precision in precisions():
         for peer in arguments.only:
             ratios = [ours / theirs for ours, theirs in zip(rates[precision], rates[peer], strict=True)]
             there, here = statistics.median(rates[peer]), statistics.median(rates[precision])
@@ -107,6 +107,19 @@ def measure(case: Case, arguments: argparse.Namespace, name: str, arrays: Path, 
                 f"{case.width}K-4C3B-256D | {case.batch} | {precision} | {peer} | {there:,.0f} | {here:,.0f} | {ratio}"
             )
             print(f"| {row} |", flush=True)
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether the device computes in bfloat16, and does not only pretend to."""
+    if device != "cpu":
+        return True
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def precisions() -> list[str]:
+    """Those that the processor computes in, and does not only pretend to."""
+    return ["bfloat16", "float32"] if has_bfloat16("cpu") else ["float32"]
 
 
 def peer_rate(python: str, peer: str, case: Case, arrays: Path) -> float:
