@@ -41,8 +41,8 @@ def main() -> None:
     where = environment()
     print(f"{where['processor']}, {device}, torch {where['torch']}, commit {where['commit']}\n")
     library = "oneDNN" if device == "cpu" else "cuDNN"
-    alone = f"{library}'s convolutions alone, images/s (GFLOP/s) | normlab's alone | of that"
-    print(f"| width, batch, together | type | images/s | {alone} |")
+    columns = f"{library}'s convolutions alone, images/s (GFLOP/s) | normlab's alone | of that"
+    print(f"| width, batch, together | type | images/s | {columns} |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         data, _ = save_images(Path(folder))
