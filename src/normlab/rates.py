@@ -16,6 +16,7 @@ from normlab.provenance import processor
 from normlab.store import Store
 from normlab.trial import TrialSpec
 
+GENERATION = 2  # of the training code: raised when it becomes faster, for what was measured before no longer holds
 MEASURE_SECONDS = 0.3
 COHORT_SECONDS = 0.3  # for each size of a cohort
 GAIN = 1.03  # a larger cohort must be faster by this
@@ -46,10 +47,15 @@ def worker_rates(store: Store, trials: Iterable[Trial], device: str) -> Callable
     rates = {key: float(np.median(found)) for key, found in known.items()}
     for key, spec in wanted.items():
         if key not in rates and len(rates) < MAX_MEASURED:
-            known_as = f"rate {processor()} {metadata.version('torch')} {device} {key}"
-            rates[key] = float(cache.remembered(known_as, functools.partial(_measured, spec, device)))
+            known = known_as("rate", device, key)
+            rates[key] = float(cache.remembered(known, functools.partial(_measured, spec, device)))
     typical = float(np.median(list(rates.values()))) if rates else 1.0
     return lambda spec: rates.get(speed_class(spec), typical)
+
+
+def known_as(what: str, device: str, *of: object) -> str:
+    """The name under which a measurement on this machine is remembered."""
+    return " ".join(map(str, (what, GENERATION, processor(), metadata.version("torch"), device, *of)))
 
 
 def _measured(spec: TrialSpec, device: str) -> str:

@@ -34,6 +34,7 @@ from normlab.grid import Trial
 from normlab.plan import Plan, cohort_groups, cohort_key, cohorts, make_plan, refreshed, speed_class
 from normlab.processes import cores
 from normlab.provenance import EnergyMeter, environment
+from normlab.rates import known_as
 from normlab.result import Result, details_from_json
 from normlab.store import HEARTBEAT_SECONDS, Store
 from normlab.study import Study
@@ -449,10 +450,7 @@ class _Run:
                     or sum(self.plan.flops[trial.id] for trial in group) > WORTH_MEASURING * self.num_workers
                 )
             ):
-                machine = (
-                    f"{self.environment['processor']} {self.environment['torch']} {self.device} {self.num_workers}"
-                )
-                known = f"cohort {machine} {speed_class(spec)}"
+                known = known_as("cohort", self.device, self.num_workers, speed_class(spec))
                 best = int(cache.remembered(known, lambda spec=spec: str(self._measure(spec))))  # type: ignore[misc]
             sizes[cohort_key(spec)] = best if self.cohort is not None else min(best, most)
         formed = cohorts(missing, lambda spec: sizes[cohort_key(spec)])
