@@ -47,8 +47,8 @@ def worker_rates(store: Store, trials: Iterable[Trial], device: str) -> Callable
     rates = {key: float(np.median(found)) for key, found in known.items()}
     for key, spec in wanted.items():
         if key not in rates and len(rates) < MAX_MEASURED:
-            known = known_as("rate", device, key)
-            rates[key] = float(cache.remembered(known, functools.partial(_measured, spec, device)))
+            name = known_as("rate", device, key)
+            rates[key] = float(cache.remembered(name, functools.partial(_measured, spec, device)))
     typical = float(np.median(list(rates.values()))) if rates else 1.0
     return lambda spec: rates.get(speed_class(spec), typical)
 
