@@ -9,17 +9,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def read_bounded(path: Path, most: int) -> bytes:
+def read_bounded(path: str | Path, most: int) -> bytes:
     """The bytes of a regular file. OSError, with the reason in words, where it is none or has more than `most`: a pipe
     would wait for ever, and a file that was blown up would fill the memory."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         if status.st_size > most:
             raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes; at most {most:,} are allowed", str(path))
-        return file.read(status.st_size)  # not `most`: room for all of it would be made first
+        parts, missing = [], status.st_size
+        while missing and (part := os.read(descriptor, missing)):  # one call but for gigabytes
+            parts.append(part)
+            missing -= len(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
 
 
 def write_folder(folder: Path, content: Mapping[str, bytes]) -> None:

@@ -83,8 +83,7 @@ class Store:
 
     def load(self, trial_id: str, *, details: bool = False) -> Result | None:
         """A result, or None where there is none. Raises ValueError, naming the file, where it is damaged."""
-        folder = self._folder(trial_id)
-        path = folder / "result.json"
+        path = os.path.join(self.root, "trials", trial_id, "result.json")  # a Path takes a tenth of the whole time
         try:
             content = read_bounded(path, FILES["result.json"])
         except FileNotFoundError:
@@ -96,7 +95,7 @@ class Store:
             if result.id != trial_id:
                 raise ValueError(f"it is the result of {result.id}")
             if details and "details.json" in files:
-                path = folder / "details.json"
+                path = os.path.join(self.root, "trials", trial_id, "details.json")
                 content = read_bounded(path, FILES["details.json"])
                 if sha256(content) != files["details.json"]:
                     raise ValueError("its SHA-256 is not the one in result.json")
