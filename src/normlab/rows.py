@@ -2,12 +2,12 @@
 
 import csv
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from normlab.grid import Arm
+from normlab.result import json_text
 from normlab.sensitivity import sensitivities, sensitivity_contrasts
 from normlab.stats import binomial_error
 from normlab.table import STATES, ArmRecord, ContrastRecord, StudyTable
@@ -211,7 +211,7 @@ def to_json(table: StudyTable) -> str:
         "sensitivity_contrasts": sensitivity_contrast_rows(table),
         "trials": trial_rows(table),
     }
-    return json.dumps(tree, indent=1, allow_nan=False, ensure_ascii=False)
+    return json_text(tree)
 
 
 # --- what rows are made of --------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from normlab.grid import Trial
 from normlab.plan import Plan, cohort_groups, cohort_key, cohorts, make_plan, refreshed, speed_class
 from normlab.processes import cores
 from normlab.provenance import EnergyMeter, environment
-from normlab.result import Result, details_from_json
+from normlab.result import Result, details_from_tree
 from normlab.store import HEARTBEAT_SECONDS, Store
 from normlab.study import Study
 from normlab.trial import TrialSpec
@@ -543,7 +543,7 @@ class _Run:
         self.resumed_flops += share * sum(self.plan.flops[trial.id] for trial in held)
 
     def _save(self, trial: Trial, outcome: dict[str, Any], made: dict[str, Any]) -> None:
-        details = details_from_json(json.dumps(outcome["details"]))
+        details = details_from_tree(outcome["details"])
         provenance = self.environment | {
             "device": self.device,
             "threads": 1 if self.device == "cpu" else 2,
