@@ -187,7 +187,7 @@ def curve_figure(table: StudyTable) -> CurveFigure:
     drawn = dict(list(panels.items())[:MAX_CURVE_PANELS])
     found = []
     for title, lines in drawn.items():
-        arms = tuple(_arm_curves(name, arms[0]) for name, arms in lines)
+        arms = tuple(_arm_curves(table, name, arms[0]) for name, arms in lines)
         found.append(CurvePanel(title=title, arms=arms))
     names = tuple(dict.fromkeys(arm.name for panel in found for arm in panel.arms))
     left_out = _left_out(panels, MAX_CURVE_PANELS)
@@ -196,6 +196,7 @@ def curve_figure(table: StudyTable) -> CurveFigure:
 
 
 Levels = tuple[tuple[str, str], ...]
+Curves = Mapping[str, list[float | None]]  # of one run, as `Details` has them
 
 
 def _lines(table: StudyTable, factor: str) -> dict[Levels, list[ArmRecord]]:
@@ -246,25 +247,26 @@ def _series(name: str, arms: Sequence[ArmRecord], factor: str, levels: Sequence[
     return Series(name=name, points=tuple(sorted(points, key=lambda p: p.x)))
 
 
-def _arm_curves(name: str, arm: ArmRecord) -> ArmCurves:
-    runs = [t.result for t in arm.trials if t.result is not None and t.result.details is not None]
+def _arm_curves(table: StudyTable, name: str, arm: ArmRecord) -> ArmCurves:
+    found = [(record.result, table.details(record)) for record in arm.trials]
+    runs = [(result, details.curves) for result, details in found if result is not None and details is not None]
     chance = 1 / arm.num_classes
     return ArmCurves(
         name=name,
         n=len(runs),
         train=_mean_curve(runs, "train_accuracy", chance),
         test=_mean_curve(runs, "test_accuracy", chance),
-        diverged_at=tuple(run.diverged_epoch for run in runs if run.diverged_epoch is not None),
+        diverged_at=tuple(run.diverged_epoch for run, _ in runs if run.diverged_epoch is not None),
     )
 
 
-def _mean_curve(runs: Sequence[Result], name: str, chance: float) -> Curve:
+def _mean_curve(runs: Sequence[tuple[Result, Curves]], name: str, chance: float) -> Curve:
     """Over the runs; one that diverged counts as chance from then on, as it does in the end."""
-    measured = [_measured(run, name) for run in runs]
+    measured = [_measured(curves, name) for _, curves in runs]
     epochs = sorted(set().union(*measured))
     values = []
     for epoch in epochs:
-        ended = [run.diverged_epoch is not None and epoch >= run.diverged_epoch for run in runs]
+        ended = [run.diverged_epoch is not None and epoch >= run.diverged_epoch for run, _ in runs]
         values.append([m.get(epoch, chance) for m, end in zip(measured, ended, strict=True) if end or epoch in m])
     return Curve(
         epochs=tuple(epochs),
@@ -274,10 +276,8 @@ def _mean_curve(runs: Sequence[Result], name: str, chance: float) -> Curve:
     )
 
 
-def _measured(run: Result, name: str) -> dict[float, float]:
+def _measured(curves: Curves, name: str) -> dict[float, float]:
     """A run's finite values by epoch."""
-    assert run.details is not None
-    curves = run.details.curves
     pairs = zip(curves.get("epoch", []), curves.get(name, []), strict=False)
     return {e: v for e, v in pairs if e is not None and v is not None and math.isfinite(v)}
 

@@ -270,8 +270,8 @@ def sha256(content: bytes) -> str:
 
 
 def json_text(tree: Any, level: int = 0) -> str:
-    """JSON as json.dumps lays it out with an indent of 1, in a fifth of the time: what holds no further lists or objects
-    is left to the encoder in C, with the line's end for a separator."""
+    """JSON as json.dumps lays it out with an indent of 1, in a fifth of its time: what holds no further lists or
+    objects is left to the encoder in C, with the end of the line for a separator."""
     encode, outside, inside = _encoder(level), "\n" + " " * level, "\n" + " " * (level + 1)
     if not isinstance(tree, _NESTING) or not tree:
         return encode(tree)

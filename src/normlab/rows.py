@@ -142,9 +142,10 @@ def curve_rows(table: StudyTable) -> list[dict[str, Any]]:
     rows = []
     for arm in table.arms:
         for record in arm.trials:
-            if record.result is None or record.result.details is None:
+            details = table.details(record)
+            if details is None:
                 continue
-            curves = record.result.details.curves
+            curves = details.curves
             start = levels_of(arm.arm) | {"seed": record.trial.spec.seed, "id": record.trial.id}
             rows += [start | dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True)]
     return rows
