@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
-from matplotlib.transforms import ScaledTranslation, Transform
+from matplotlib.transforms import Bbox, ScaledTranslation, Transform
 
 from normlab.errors import UsageError, unknown
 from normlab.grid import as_number
@@ -321,7 +321,7 @@ def draw_factor(data: FactorFigure) -> Figure:
         titles = _titles(data.panels, panel_points + 20)
         height = (2.9 if rows == 1 else 2.0 * rows) + _legend_height(legend, width) + _tick_height(data, panel_points)
         figure = ShownFigure(figsize=(width, height), layout="constrained")
-        axes_grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        axes_grid = figure.subplots(rows, columns, squeeze=False)
         for i, axes in enumerate(axes_grid.flat):
             if i >= len(data.panels):
                 axes.set_visible(False)
@@ -344,7 +344,7 @@ def draw_curves(data: CurveFigure) -> Figure:
         lines = 0.15 * rows * max((title.count("\n") for title in titles), default=0)
         height = (3.0 if columns == 1 else 1.8 * rows + 0.3) + _legend_height(legend, width) + lines
         figure = ShownFigure(figsize=(width, height), layout="constrained")
-        axes_grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        axes_grid = figure.subplots(rows, columns, squeeze=False)
         for i, axes in enumerate(axes_grid.flat):
             if i >= len(data.panels):
                 axes.set_visible(False)
@@ -354,6 +354,7 @@ def draw_curves(data: CurveFigure) -> Figure:
             for arm in data.panels[i].arms:
                 _draw_arm_curves(axes, arm, data)
             _label_outer(axes, i, columns, len(data.panels), "epoch", "accuracy (%)")
+        _share_limits(list(axes_grid.flat)[: len(data.panels)])
         _draw_legend(figure, legend, width)
     return figure
 
@@ -370,8 +371,8 @@ def picture(figure: Figure, suffix: str) -> bytes:
     content = io.BytesIO()
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a level may be in any script
-        if figure.get_layout_engine() is not None:  # laid out once, not twice for each file
-            figure.draw_without_rendering()
+        if (engine := figure.get_layout_engine()) is not None:  # laid out once, not twice for each file
+            engine.execute(figure)
             figure.set_layout_engine(None)
         figure.savefig(content, format=suffix[1:], dpi=200, metadata=metadata[suffix])
     return content.getvalue()
@@ -580,11 +581,23 @@ def _grid_shape(count: int) -> tuple[int, int]:
 
 
 def _label_outer(axes: Axes, i: int, columns: int, count: int, x_label: str, y_label: str) -> None:
-    if i + columns >= count:  # nothing below it
+    """Labels only where there is no panel below, or to the left."""
+    is_lowest, is_first = i + columns >= count, i % columns == 0
+    axes.tick_params(labelbottom=is_lowest, labelleft=is_first)
+    if is_lowest:
         axes.set_xlabel(x_label)
-        axes.tick_params(labelbottom=True)
-    if i % columns == 0:
+    if is_first:
         axes.set_ylabel(y_label)
+
+
+def _share_limits(panels: Sequence[Axes]) -> None:
+    """Gives panels one range of each axis. Axes that matplotlib shares ask each other for their limits at every turn:
+    of 24 panels that took half of the time."""
+    box = Bbox.union([axes.dataLim for axes in panels])
+    for axes in panels:
+        if np.isfinite(box.get_points()).all():
+            axes.dataLim.set(box)
+        axes.autoscale_view()
 
 
 def _titles(panels: Sequence[Panel] | Sequence[CurvePanel], width_points: float) -> list[str]:
