@@ -9,7 +9,7 @@ import hashlib
 import json
 import marshal
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -70,11 +70,12 @@ class Result:
 
 
 def details_to_json(details: Details) -> str:
-    mistakes = [asdict(mistake) for mistake in details.mistakes]
-    return (
-        json_text({name: getattr(details, name) for name in _StoredDetails.model_fields} | {"mistakes": mistakes})
-        + "\n"
-    )
+    return json_text(details_to_tree(details)) + "\n"
+
+
+def details_to_tree(details: Details) -> dict[str, Any]:
+    """The details as lists and dicts, which are theirs and not copies."""
+    return vars(details) | {"mistakes": [vars(mistake) for mistake in details.mistakes]}
 
 
 def details_from_json(text: str) -> Details:
