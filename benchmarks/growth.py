@@ -107,8 +107,8 @@ def measure(command: list[str]) -> tuple[float, int]:
 
 
 def time_tiny(folder: Path, trials: int) -> None:
-    """Three runs, each into a store of its own: of one trial a worker, whose training taken away leaves what it costs to
-    start and to end; of so many that the size of cohorts is measured, which is remembered; and of all."""
+    """Three runs, each into a store of its own: of one trial a worker, which but for its training is what starting and
+    ending cost; of so many that the size of cohorts is measured, which is remembered; and of all."""
     workers, source = cores(), folder / "tiny.yaml"
     source.write_text(TINY)
     os.environ["NORMLAB_HOME"] = str(folder / "home")  # where nothing is remembered yet
@@ -120,7 +120,9 @@ def time_tiny(folder: Path, trials: int) -> None:
     print(f"{wall - trained - start:.1f} s to measure which cohorts are fastest, once for a machine.")
     wall, trained, cohorts = run_tiny(source, trials)
     lost = wall - trained - start
-    print(f"{trials:,} tiny trials in {cohorts} cohorts: {wall:.1f} s, of which each worker trained {trained:.1f} s and")
+    print(
+        f"{trials:,} tiny trials in {cohorts} cohorts: {wall:.1f} s, of which each worker trained {trained:.1f} s and"
+    )
     print(f"{lost:.1f} s, {100 * lost / wall:.1f} %, went to scheduling and storing.")
 
 
