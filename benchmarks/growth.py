@@ -4,7 +4,7 @@
 
 Fills a store with results that were never trained, and times `normlab status`, `plan`, `compare` and `report`, each as
 a process of its own with its largest memory: of a study of 200 trials in that store, and of one of all of them. Then
-runs a study of tiny trials and compares the time of its workers with what they spent training.
+runs studies of tiny trials and compares the time of their workers with what they spent training.
 """
 
 import argparse
@@ -36,10 +36,10 @@ seeds: {seeds}
 contrasts: [{{norm: [batch, none]}}]
 """
 TINY = """question: What do tiny trials cost?
-base: {{data: digits, split: fraction, train_images: 400, test_images: 100, network: 4K-1C1B-10D, epochs: 2}}
+base: {data: digits, split: fraction, train_images: 400, test_images: 100, network: 4K-1C1B-10D, epochs: 2}
 factors:
   norm: [none, batch]
-seeds: {seeds}
+seeds: 1
 """
 
 
@@ -107,19 +107,38 @@ def measure(command: list[str]) -> tuple[float, int]:
 
 
 def time_tiny(folder: Path, trials: int) -> None:
-    (folder / "tiny.yaml").write_text(TINY.format(seeds=trials // 2))
-    command = [sys.executable, "-m", "normlab", "run", str(folder / "tiny.yaml"), "--store", str(folder / "tiny")]
+    """Three runs, each into a store of its own: of one trial a worker, which but for its training is what starting and
+    ending cost; of so many that the size of cohorts is measured, which is remembered; and of all."""
+    workers, source = cores(), folder / "tiny.yaml"
+    source.write_text(TINY)
+    os.environ["NORMLAB_HOME"] = str(folder / "home")  # where nothing is remembered yet
+    subprocess.run([sys.executable, "-m", "normlab", "data", "fetch", "digits"], capture_output=True, check=True)
+    wall, trained, _ = run_tiny(source, workers, "--cohort", "1")
+    start = wall - trained
+    print(f"\n{start:.1f} s to start {workers} workers and to end them.")
+    wall, trained, _ = run_tiny(source, 32 * workers)
+    print(f"{wall - trained - start:.1f} s to measure which cohorts are fastest, once for a machine.")
+    wall, trained, cohorts = run_tiny(source, trials)
+    lost = wall - trained - start
+    print(
+        f"{trials:,} tiny trials in {cohorts} cohorts: {wall:.1f} s, of which each worker trained {trained:.1f} s and"
+    )
+    print(f"{lost:.1f} s, {100 * lost / wall:.1f} %, went to scheduling and storing.")
+
+
+def run_tiny(source: Path, trials: int, *options: str) -> tuple[float, float, int]:
+    """Trains so many trials of the study. Returns wall seconds, the seconds that each worker trained on average, and
+    the number of cohorts."""
+    store = source.parent / f"tiny-{trials}"
+    command = [sys.executable, "-m", "normlab", "run", str(source), f"seeds={-(-trials // 2)}"]
     started = time.perf_counter()
-    subprocess.run(command, capture_output=True, check=True)
+    subprocess.run([*command, "--store", str(store), *options], capture_output=True, check=True)
     wall = time.perf_counter() - started
-    cohorts = {}
-    for path in (folder / "tiny" / "trials").glob("*/result.json"):
-        source = json.loads(path.read_text())["provenance"]
-        cohorts[source["cohort"]] = source["seconds"]
-    trained = sum(cohorts.values()) / min(cores(), len(cohorts))
-    lost = 100 * (1 - trained / wall)
-    print(f"\n{trials:,} tiny trials in {len(cohorts)} cohorts: {wall:.1f} s, each worker trained {trained:.1f}.")
-    print(f"{lost:.1f} % went to start-up, choosing cohorts, scheduling and storing.")
+    found = {}
+    for path in (store / "trials").glob("*/result.json"):
+        provenance = json.loads(path.read_text())["provenance"]
+        found[provenance["cohort"]] = provenance["seconds"]
+    return wall, sum(found.values()) / min(cores(), len(found)), len(found)
 
 
 if __name__ == "__main__":

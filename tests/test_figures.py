@@ -95,7 +95,7 @@ def test_one_factor_at_a_time_draws_each_factor_along_its_own_line(tmp_path: Pat
 def test_curves_are_means_over_seeds_with_their_range(tmp_path: Path) -> None:
     table = make_table(tmp_path)
     arm = curve_figure(table).panels[0].arms[1]
-    runs = [r.result.details.curves["test_accuracy"] for r in table.arms[2].trials if r.result and r.result.details]
+    runs = [details.curves["test_accuracy"] for r in table.arms[2].trials if (details := table.details(r))]
     last = [run[-1] or 0.0 for run in runs]
     assert arm.test.epochs == (1, 2, 3, 4)
     assert arm.test.mean[-1] == pytest.approx(sum(last) / 3)

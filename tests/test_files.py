@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from normlab.files import read_bounded, write_folder
+from normlab.files import read_bounded, write_folder, write_folders
 
 
 def test_a_file_is_read_up_to_its_bound_and_refused_beyond(tmp_path: Path) -> None:
@@ -33,3 +33,31 @@ def test_a_folder_can_be_read_by_whom_the_place_it_lies_in_can_be_read(tmp_path:
         write_folder(place / "new", {"file": b"content"})
         assert (place / "new").stat().st_mode & 0o777 == rights
         assert [path.name for path in place.iterdir()] == ["new"]
+
+
+def test_of_several_folders_none_appears_before_all_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, sync, replace = [], os.fsync, os.replace
+
+    def watched_sync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    def watched_replace(source: Path, target: Path) -> None:
+        inodes = [path.stat().st_ino for path in tmp_path.rglob("*")]
+        assert set(inodes) <= set(synced)
+        replace(source, target)
+
+    monkeypatch.setattr("os.fsync", watched_sync)
+    monkeypatch.setattr("os.replace", watched_replace)
+    write_folders({tmp_path / name: {"a": name.encode(), "b": b""} for name in ("one", "two")})
+    assert synced[-1] == tmp_path.stat().st_ino
+    assert [(tmp_path / name / "a").read_text() for name in ("one", "two")] == ["one", "two"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+def test_a_folder_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_folders({tmp_path / "one": {"a": b""}, tmp_path / "two": {"absent/b": b""}})
+    assert list(tmp_path.iterdir()) == []

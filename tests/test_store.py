@@ -14,7 +14,15 @@ import pytest
 
 from normlab.errors import UsageError
 from normlab.processes import process_identity, process_start
-from normlab.result import Details, Result, details_from_json, result_from_json, result_to_json, sha256
+from normlab.result import (
+    Details,
+    Result,
+    details_from_json,
+    json_text,
+    result_from_json,
+    result_to_json,
+    sha256,
+)
 from normlab.store import Store, Unreadable
 from normlab.trial import identity, make_spec, trial_id, trial_ids
 
@@ -50,6 +58,107 @@ def test_a_finished_result_is_never_overwritten(store: Store) -> None:
     )
     store.save(later)
     assert store.load(first.id, details=True) == first
+
+
+def test_results_saved_together_are_there_each_as_if_saved_alone(store: Store, tmp_path: Path) -> None:
+    results = [make_result(seed) for seed in range(3)]
+    store.save(results[1])
+    store.record_failure(results[2].id, "out of memory")
+    store.save_all([(result, {"model.safetensors": b"weights"}) for result in results])
+    alone = Store(tmp_path / "alone")
+    alone.require_writable()
+    alone.save(results[0], {"model.safetensors": b"weights"})
+    assert [store.load(result.id, details=True) for result in results] == results
+    for name in ("result.json", "details.json", "model.safetensors"):
+        place = Path("trials") / results[0].id / name
+        assert (store.root / place).read_bytes() == (alone.root / place).read_bytes()
+    assert not (store.root / "trials" / results[1].id / "model.safetensors").exists()  # it was there
+    assert store.failures([results[2].id]) == {}
+    assert store.ids() == sorted(path.name for path in (store.root / "trials").iterdir())
+
+
+def test_of_results_saved_together_none_is_lost_when_another_runner_is_quicker_with_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = [make_result(seed) for seed in range(4)]
+    replace, quicker = os.replace, [results[1]]
+
+    def slow(source: Any, target: Any) -> None:
+        while quicker:
+            Store(store.root).save(quicker.pop())
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", slow)
+    store.save_all([(result, {}) for result in results])
+    assert [store.load(result.id, details=True) for result in results] == results
+    assert store.ids() == sorted(path.name for path in (store.root / "trials").iterdir())
+
+
+def test_of_results_saved_together_what_fits_on_the_disk_is_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    results, write = [make_result(seed) for seed in range(3)], Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if results[2].id.encode() in data:
+            raise OSError(28, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.save_all([(result, {}) for result in results])
+    assert store.ids() == sorted(path.name for path in (store.root / "trials").iterdir())
+    assert [store.load(result.id, details=True) for result in results] == [*results[:2], None]
+
+
+def test_a_store_that_is_read_only_can_be_read(store: Store) -> None:
+    result = make_result()
+    store.save(result)
+    content = {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()}
+    for path in [store.root, *store.root.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        assert Store(store.root).load(result.id, details=True) == result
+        assert {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()} == content
+    finally:
+        for path in [store.root, *store.root.rglob("*")]:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def test_a_result_that_was_edited_after_it_was_read_is_damaged_though_its_size_and_time_are_the_same(
+    store: Store,
+) -> None:
+    result = make_result()
+    store.save(result)
+    path = store.root / "trials" / result.id / "result.json"
+    assert store.load(result.id) is not None
+    before = path.stat()
+    path.write_text(path.read_text().replace('"test_accuracy": 0.5', '"test_accuracy": 0.6'))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    with pytest.raises(ValueError, match="edited by hand"):
+        store.load(result.id)
+
+
+def test_details_with_a_key_that_stands_twice_are_damaged(store: Store) -> None:
+    text = '{"curves": {"epoch": [1], "test_loss": [2]}, "classes": ["a: b"], "confusion": [[1]], "mistakes": []}'
+    assert details_from_json(text).classes == ("a: b",)
+    for twice in (
+        text.replace('"confusion"', '"classes": ["c"], "confusion"'),
+        text.replace('"test_loss": [2]', '"test_loss": [2], "test_loss": [3]'),
+        text.replace('"test_loss": [2]', '"test_loss": [2], "test_l\\u006fss": [3]').replace("a: b", "a"),
+    ):
+        with pytest.raises(ValueError, match="a key stands twice"):
+            details_from_json(twice)
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [{}, [], "ä", 1.5, None, True, {"a": []}, {"a": {}}, [[]], [1, [2, {"b": (3, 4)}]], {"ü": [{"c": None}, 'x": "y']},
+     {"a": {"b": {"c": [1, 2], "d": "line\nline"}}, "e": [[1, 2], [3, 4]]}],
+)  # fmt: skip
+def test_json_is_laid_out_as_python_would(tree: Any) -> None:
+    assert json_text(tree) == json.dumps(tree, indent=1, ensure_ascii=False)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        json_text({"a": [tree, float("nan")]})
 
 
 def test_a_damaged_result_is_named_and_can_be_set_aside(store: Store) -> None:
@@ -209,6 +318,15 @@ def test_a_seed_that_is_none_is_damage_whatever_was_read_before(store: Store) ->
     for seed in ("-1", "4294967296", "true", "1.0", '"1"', "null"):
         with pytest.raises(ValueError, match="seed"):
             result_from_json(text.replace('"seed": 0', f'"seed": {seed}'))
+
+
+def test_a_spec_that_equals_one_read_before_but_for_the_kind_of_a_value_is_damage() -> None:
+    text = result_to_json(make_result(), {}).replace('"format": 2', '"format": 1')
+    assert result_from_json(text)
+    for old, new in (('"norm_dense": false', '"norm_dense": 0'), ('"batch_size": 16', '"batch_size": 16.0')):
+        assert old in text
+        with pytest.raises(ValueError, match=r"norm_dense|batch_size"):
+            result_from_json(text.replace(old, new))
 
 
 def test_a_result_copied_under_another_id_is_not_taken_for_that_trial(store: Store) -> None:

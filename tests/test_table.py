@@ -332,10 +332,24 @@ def test_the_summary_is_in_per_cent_and_shows_only_counts_that_are_there_and_tha
     }  # fmt: skip
 
 
-def test_details_are_read_only_when_asked_for(store: Store) -> None:
+def test_details_are_read_only_when_asked_for_and_never_kept(store: Store) -> None:
     study = make_study()
     fill(store, study, noisy)
     for details in (False, True):
-        record = read_table(study, store, fingerprint, details=details).arms[0].trials[0]
+        table = read_table(study, store, fingerprint, details=details)
+        record = table.arms[0].trials[0]
+        assert (table.details(record) is not None) == details
         assert record.result is not None
-        assert (record.result.details is not None) == details
+        assert record.result.details is None
+
+
+@pytest.mark.parametrize("name", ["details.json", "result.json"])
+def test_details_that_were_damaged_after_the_table_was_read_are_none_and_stop_nothing(store: Store, name: str) -> None:
+    study = make_study()
+    fill(store, study, noisy)
+    table = read_table(study, store, fingerprint, details=True)
+    record = table.arms[0].trials[0]
+    (store.root / "trials" / record.trial.id / name).write_text("{}")
+    assert table.details(record) is None
+    again = read_table(study, store, fingerprint, details=True).arms[0].trials[0]
+    assert (again.state, again.result) == ("damaged", None)

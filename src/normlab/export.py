@@ -71,7 +71,8 @@ def runs(table: StudyTable) -> Iterator[Run]:
             result = record.result
             if result is None:
                 continue
-            curves = result.details.curves if result.details else {}
+            details = table.details(record)
+            curves = details.curves if details else {}
             rows = [dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True)]
             yield Run(
                 name=run_name(arm.arm.label, result.spec.seed),

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
-from matplotlib.transforms import ScaledTranslation, Transform
+from matplotlib.transforms import Bbox, ScaledTranslation, Transform
 
 from normlab.errors import UsageError, unknown
 from normlab.grid import as_number
@@ -187,7 +187,7 @@ def curve_figure(table: StudyTable) -> CurveFigure:
     drawn = dict(list(panels.items())[:MAX_CURVE_PANELS])
     found = []
     for title, lines in drawn.items():
-        arms = tuple(_arm_curves(name, arms[0]) for name, arms in lines)
+        arms = tuple(_arm_curves(table, name, arms[0]) for name, arms in lines)
         found.append(CurvePanel(title=title, arms=arms))
     names = tuple(dict.fromkeys(arm.name for panel in found for arm in panel.arms))
     left_out = _left_out(panels, MAX_CURVE_PANELS)
@@ -196,6 +196,7 @@ def curve_figure(table: StudyTable) -> CurveFigure:
 
 
 Levels = tuple[tuple[str, str], ...]
+Curves = Mapping[str, list[float | None]]  # of one run, as `Details` has them
 
 
 def _lines(table: StudyTable, factor: str) -> dict[Levels, list[ArmRecord]]:
@@ -246,25 +247,26 @@ def _series(name: str, arms: Sequence[ArmRecord], factor: str, levels: Sequence[
     return Series(name=name, points=tuple(sorted(points, key=lambda p: p.x)))
 
 
-def _arm_curves(name: str, arm: ArmRecord) -> ArmCurves:
-    runs = [t.result for t in arm.trials if t.result is not None and t.result.details is not None]
+def _arm_curves(table: StudyTable, name: str, arm: ArmRecord) -> ArmCurves:
+    found = [(record.result, table.details(record)) for record in arm.trials]
+    runs = [(result, details.curves) for result, details in found if result is not None and details is not None]
     chance = 1 / arm.num_classes
     return ArmCurves(
         name=name,
         n=len(runs),
         train=_mean_curve(runs, "train_accuracy", chance),
         test=_mean_curve(runs, "test_accuracy", chance),
-        diverged_at=tuple(run.diverged_epoch for run in runs if run.diverged_epoch is not None),
+        diverged_at=tuple(run.diverged_epoch for run, _ in runs if run.diverged_epoch is not None),
     )
 
 
-def _mean_curve(runs: Sequence[Result], name: str, chance: float) -> Curve:
+def _mean_curve(runs: Sequence[tuple[Result, Curves]], name: str, chance: float) -> Curve:
     """Over the runs; one that diverged counts as chance from then on, as it does in the end."""
-    measured = [_measured(run, name) for run in runs]
+    measured = [_measured(curves, name) for _, curves in runs]
     epochs = sorted(set().union(*measured))
     values = []
     for epoch in epochs:
-        ended = [run.diverged_epoch is not None and epoch >= run.diverged_epoch for run in runs]
+        ended = [run.diverged_epoch is not None and epoch >= run.diverged_epoch for run, _ in runs]
         values.append([m.get(epoch, chance) for m, end in zip(measured, ended, strict=True) if end or epoch in m])
     return Curve(
         epochs=tuple(epochs),
@@ -274,10 +276,8 @@ def _mean_curve(runs: Sequence[Result], name: str, chance: float) -> Curve:
     )
 
 
-def _measured(run: Result, name: str) -> dict[float, float]:
+def _measured(curves: Curves, name: str) -> dict[float, float]:
     """A run's finite values by epoch."""
-    assert run.details is not None
-    curves = run.details.curves
     pairs = zip(curves.get("epoch", []), curves.get(name, []), strict=False)
     return {e: v for e, v in pairs if e is not None and v is not None and math.isfinite(v)}
 
@@ -321,7 +321,7 @@ def draw_factor(data: FactorFigure) -> Figure:
         titles = _titles(data.panels, panel_points + 20)
         height = (2.9 if rows == 1 else 2.0 * rows) + _legend_height(legend, width) + _tick_height(data, panel_points)
         figure = ShownFigure(figsize=(width, height), layout="constrained")
-        axes_grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        axes_grid = figure.subplots(rows, columns, squeeze=False)
         for i, axes in enumerate(axes_grid.flat):
             if i >= len(data.panels):
                 axes.set_visible(False)
@@ -344,7 +344,7 @@ def draw_curves(data: CurveFigure) -> Figure:
         lines = 0.15 * rows * max((title.count("\n") for title in titles), default=0)
         height = (3.0 if columns == 1 else 1.8 * rows + 0.3) + _legend_height(legend, width) + lines
         figure = ShownFigure(figsize=(width, height), layout="constrained")
-        axes_grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        axes_grid = figure.subplots(rows, columns, squeeze=False)
         for i, axes in enumerate(axes_grid.flat):
             if i >= len(data.panels):
                 axes.set_visible(False)
@@ -354,6 +354,7 @@ def draw_curves(data: CurveFigure) -> Figure:
             for arm in data.panels[i].arms:
                 _draw_arm_curves(axes, arm, data)
             _label_outer(axes, i, columns, len(data.panels), "epoch", "accuracy (%)")
+        _share_limits(list(axes_grid.flat)[: len(data.panels)])
         _draw_legend(figure, legend, width)
     return figure
 
@@ -370,8 +371,8 @@ def picture(figure: Figure, suffix: str) -> bytes:
     content = io.BytesIO()
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a level may be in any script
-        if figure.get_layout_engine() is not None:  # laid out once, not twice for each file
-            figure.draw_without_rendering()
+        if (engine := figure.get_layout_engine()) is not None:  # laid out once, not twice for each file
+            engine.execute(figure)
             figure.set_layout_engine(None)
         figure.savefig(content, format=suffix[1:], dpi=200, metadata=metadata[suffix])
     return content.getvalue()
@@ -580,11 +581,23 @@ def _grid_shape(count: int) -> tuple[int, int]:
 
 
 def _label_outer(axes: Axes, i: int, columns: int, count: int, x_label: str, y_label: str) -> None:
-    if i + columns >= count:  # nothing below it
+    """Labels only where there is no panel below, or to the left."""
+    is_lowest, is_first = i + columns >= count, i % columns == 0
+    axes.tick_params(labelbottom=is_lowest, labelleft=is_first)
+    if is_lowest:
         axes.set_xlabel(x_label)
-        axes.tick_params(labelbottom=True)
-    if i % columns == 0:
+    if is_first:
         axes.set_ylabel(y_label)
+
+
+def _share_limits(panels: Sequence[Axes]) -> None:
+    """Gives panels one range of each axis. Axes that matplotlib shares ask each other for their limits at every turn:
+    of 24 panels that took half of the time."""
+    box = Bbox.union([axes.dataLim for axes in panels])
+    for axes in panels:
+        if np.isfinite(box.get_points()).all():
+            axes.dataLim.set(box)
+        axes.autoscale_view()
 
 
 def _titles(panels: Sequence[Panel] | Sequence[CurvePanel], width_points: float) -> list[str]:

@@ -26,6 +26,7 @@ FLOPS_PER_MAC = 2
 class Plan:
     """All trials of a study, each once, one seed of every arm before the second of any."""
 
+    arms: tuple[tuple[Arm, tuple[Trial, ...]], ...]
     trials: tuple[Trial, ...]
     states: Mapping[str, State]
     reasons: Mapping[str, str]  # of failed and damaged trials
@@ -42,17 +43,19 @@ class Plan:
 def make_plan(study: Study, store: Store) -> Plan:
     """Looks every trial up in the store, and checks that each could be trained on its data."""
     with _placed(study):
-        by_arm = [row for _, row in wanted_trials(study, store)]
-    rounds = itertools.zip_longest(*by_arm)  # where seeds are added, arms may have different numbers of them
+        by_arm = wanted_trials(study, store)
+    rounds = itertools.zip_longest(
+        *(row for _, row in by_arm)
+    )  # where seeds are added, arms may have different numbers of them
     unique = {trial.id: trial for row in rounds for trial in row if trial is not None}
     states, reasons = look_up(store, unique)
     flops: dict[str, float] = {}
     describe = functools.cache(datasets.describe)
-    for row in by_arm:  # its trials differ by seed alone
+    for _, row in by_arm:  # its trials differ by seed alone
         with _placed(study):
             cost = _checked_flops(row[0].spec, describe(row[0].spec.data, image_size=row[0].spec.image_size))
         flops |= {trial.id: cost for trial in row}
-    return Plan(trials=tuple(unique.values()), states=states, reasons=reasons, flops=flops)
+    return Plan(arms=by_arm, trials=tuple(unique.values()), states=states, reasons=reasons, flops=flops)
 
 
 def refreshed(plan: Plan, store: Store) -> Plan:
@@ -79,6 +82,7 @@ def merge_plans(plans: Sequence[Plan], first: Collection[str] = ()) -> Plan:
     unique = {trial.id: trial for plan in plans for trial in plan.trials}
     ordered = sorted(unique.values(), key=lambda t: (t.spec.seed, t.id not in first, flops[t.id]))
     return Plan(
+        arms=tuple(pair for plan in plans for pair in plan.arms),
         trials=tuple(ordered),
         states={trial_id: state for plan in plans for trial_id, state in plan.states.items()},
         reasons={trial_id: reason for plan in plans for trial_id, reason in plan.reasons.items()},

@@ -31,7 +31,12 @@ def machine_identity() -> str:
 
 def process_identity() -> dict[str, Any]:
     """This process among all others: a process id alone is used again after a while."""
-    return {"machine": machine_identity(), "pid": os.getpid(), "started": process_start(os.getpid())}
+    return {"machine": machine_identity(), "pid": os.getpid(), "started": _own_start(os.getpid())}
+
+
+@functools.cache
+def _own_start(pid: int) -> str | None:
+    return process_start(pid)
 
 
 def process_start(pid: Any) -> str | None:

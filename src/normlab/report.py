@@ -418,7 +418,7 @@ def _write_figures(table: StudyTable, folder: Path) -> list[ReportFigure]:
             stem = f"figure-{len(made) + 1}-{_slug(data.factor)}"
             title = f"{words(table.metric).capitalize()} against {words(data.factor)}"
             made.append(save_factor_figure(data, folder, stem, title, context))
-    if any(record.result and record.result.details for record in table.records().values()):
+    if any(table.details(record) for record in table.records().values()):
         curves = curve_figure(table)
         stem, title = f"figure-{len(made) + 1}-curves", "Learning curves"
         alt = _curve_alt(curves)

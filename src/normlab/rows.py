@@ -2,12 +2,12 @@
 
 import csv
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from normlab.grid import Arm
+from normlab.result import json_text
 from normlab.sensitivity import sensitivities, sensitivity_contrasts
 from normlab.stats import binomial_error
 from normlab.table import STATES, ArmRecord, ContrastRecord, StudyTable
@@ -142,9 +142,10 @@ def curve_rows(table: StudyTable) -> list[dict[str, Any]]:
     rows = []
     for arm in table.arms:
         for record in arm.trials:
-            if record.result is None or record.result.details is None:
+            details = table.details(record)
+            if details is None:
                 continue
-            curves = record.result.details.curves
+            curves = details.curves
             start = levels_of(arm.arm) | {"seed": record.trial.spec.seed, "id": record.trial.id}
             rows += [start | dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True)]
     return rows
@@ -211,7 +212,7 @@ def to_json(table: StudyTable) -> str:
         "sensitivity_contrasts": sensitivity_contrast_rows(table),
         "trials": trial_rows(table),
     }
-    return json.dumps(tree, indent=1, allow_nan=False, ensure_ascii=False)
+    return json_text(tree)
 
 
 # --- what rows are made of --------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from normlab.plan import Plan, cohort_groups, cohort_key, cohorts, make_plan, re
 from normlab.processes import cores
 from normlab.provenance import EnergyMeter, environment
 from normlab.rates import known_as
-from normlab.result import Result, details_from_json
+from normlab.result import Result, details_from_tree
 from normlab.store import HEARTBEAT_SECONDS, Store
 from normlab.study import Study
 from normlab.trial import TrialSpec
@@ -515,9 +515,11 @@ class _Run:
             if joules is not None:  # of the processor, as far as this machine tells
                 made["joules"] = round(joules / len(held), 3)
             self._assign(worker)  # first, so that it trains while these are written
-            for trial, outcome in zip(held, message["outcomes"], strict=True):
-                if self.plan.states[trial.id] not in {"finished", "diverged"}:
-                    self._save(trial, outcome, made)
+            pairs = zip(held, message["outcomes"], strict=True)
+            new = [(t, outcome) for t, outcome in pairs if self.plan.states[t.id] not in {"finished", "diverged"}]
+            # Together, as the disk likes them; with weights one by one, as memory does.
+            for some in [[pair] for pair in new] if self.weights_folder else [new]:
+                self._save(some, made)
             self.store.remove_checkpoint(ids)
             return
         if "stopped" in message:
@@ -540,8 +542,22 @@ class _Run:
         self.resumed_images += progress["resumed_images"]
         self.resumed_flops += share * sum(self.plan.flops[trial.id] for trial in held)
 
-    def _save(self, trial: Trial, outcome: dict[str, Any], made: dict[str, Any]) -> None:
-        details = details_from_json(json.dumps(outcome["details"]))
+    def _save(self, some: Sequence[tuple[Trial, dict[str, Any]]], made: dict[str, Any]) -> None:
+        """Stores the results of trials of one cohort, and gives them up."""
+        results = [self._result(trial, outcome, made) for trial, outcome in some]
+        weights = [outcome.get("weights_file") for _, outcome in some]
+        files = [{"model.safetensors": Path(path).read_bytes()} if path else {} for path in weights]
+        self.store.save_all(list(zip(results, files, strict=True)))
+        for path in filter(None, weights):
+            os.unlink(path)
+        for (trial, outcome), result in zip(some, results, strict=True):
+            self._release(trial.id)
+            self.summary.trained += 1
+            self.summary.diverged += result.status == "diverged"
+            self.done_flops += self.plan.flops[trial.id]
+            self.done_images += outcome["images"]
+
+    def _result(self, trial: Trial, outcome: dict[str, Any], made: dict[str, Any]) -> Result:
         provenance = self.environment | {
             "device": self.device,
             "threads": 1 if self.device == "cpu" else 2,
@@ -551,26 +567,15 @@ class _Run:
             "images_per_second": round(outcome["images"] * made["cohort_size"] / outcome["seconds"], 1),
             "flops": self.plan.flops[trial.id],
         }
-        diverged = outcome["diverged_epoch"] is not None
-        result = Result(
+        return Result(
             id=trial.id,
             spec=trial.spec,
-            status="diverged" if diverged else "finished",
+            status="finished" if outcome["diverged_epoch"] is None else "diverged",
             metrics=outcome["metrics"],
             diverged_epoch=outcome["diverged_epoch"],
             provenance=provenance,
-            details=details,
+            details=details_from_tree(outcome["details"]),
         )
-        files = {}
-        if path := outcome.get("weights_file"):
-            files["model.safetensors"] = Path(path).read_bytes()
-            os.unlink(path)
-        self.store.save(result, files)
-        self._release(trial.id)
-        self.summary.trained += 1
-        self.summary.diverged += diverged
-        self.done_flops += self.plan.flops[trial.id]
-        self.done_images += outcome["images"]
 
     def _fail(self, held: list[Trial], reason: str, *, again: bool) -> None:
         """Where it may, tries `again` from the last checkpoint. Else halves a cohort, so that the fault of one is not

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from normlab.errors import UsageError
-from normlab.files import read_bounded, write_durably, write_folder
+from normlab.files import read_bounded, write_durably, write_folder, write_folders
 from normlab.processes import lock, machine_identity, process_identity, process_start
 from normlab.result import Result, details_from_json, details_to_json, result_from_json, result_to_json, sha256
 
@@ -65,26 +65,24 @@ class Store:
 
     def save(self, result: Result, files: Mapping[str, bytes] | None = None) -> None:
         """Writes a result; `files` are further ones to keep beside it, such as weights. An existing result stays."""
-        folder = self._folder(result.id)
-        if (folder / "result.json").exists():
-            return
-        content = dict(files or {})
-        if result.details is not None:
-            content["details.json"] = details_to_json(result.details).encode()
-        digests = {name: sha256(data) for name, data in content.items()}
-        content["result.json"] = result_to_json(result, digests).encode()
+        self.save_all([(result, files or {})])
+
+    def save_all(self, results: Sequence[tuple[Result, Mapping[str, bytes]]]) -> None:
+        """Writes results, each with its further files, as `save` does, in little more time than one of them."""
+        contents = {self._folder(result.id): _content(result, files) for result, files in results}
+        contents = {folder: content for folder, content in contents.items() if not _has_result(folder)}
         try:
-            write_folder(folder, content)
-        except OSError:
-            if not (folder / "result.json").exists():  # otherwise another runner was quicker: the same numbers
-                raise
-        with contextlib.suppress(OSError):
-            (self.root / "failed" / f"{result.id}.json").unlink(missing_ok=True)
+            write_folders(contents)
+        except OSError:  # another runner was quicker with one of them, or the disk is full: what fits is kept
+            for folder, content in contents.items():
+                _write_result(folder, content)
+        for result, _ in results:
+            with contextlib.suppress(OSError):
+                (self.root / "failed" / f"{result.id}.json").unlink(missing_ok=True)
 
     def load(self, trial_id: str, *, details: bool = False) -> Result | None:
         """A result, or None where there is none. Raises ValueError, naming the file, where it is damaged."""
-        folder = self._folder(trial_id)
-        path = folder / "result.json"
+        path = os.path.join(self.root, "trials", trial_id, "result.json")  # a Path takes a tenth of the whole time
         try:
             content = read_bounded(path, FILES["result.json"])
         except FileNotFoundError:
@@ -96,7 +94,7 @@ class Store:
             if result.id != trial_id:
                 raise ValueError(f"it is the result of {result.id}")
             if details and "details.json" in files:
-                path = folder / "details.json"
+                path = os.path.join(self.root, "trials", trial_id, "details.json")
                 content = read_bounded(path, FILES["details.json"])
                 if sha256(content) != files["details.json"]:
                     raise ValueError("its SHA-256 is not the one in result.json")
@@ -161,9 +159,7 @@ class Store:
             free = [
                 trial_id
                 for trial_id in trial_ids
-                if trial_id not in moving
-                and not self.is_claimed(trial_id)
-                and not (self._folder(trial_id) / "result.json").exists()
+                if trial_id not in moving and not self.is_claimed(trial_id) and not _has_result(self._folder(trial_id))
             ]
             if all_or_none and len(free) < len(trial_ids):
                 return []
@@ -263,6 +259,28 @@ class Store:
 
     def _claim(self, trial_id: str) -> Path:
         return self.root / "running" / f"{trial_id}.json"
+
+
+def _content(result: Result, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files of a result, by name."""
+    content = dict(files)
+    if result.details is not None:
+        content["details.json"] = details_to_json(result.details).encode()
+    digests = {name: sha256(data) for name, data in content.items()}
+    return content | {"result.json": result_to_json(result, digests).encode()}
+
+
+def _has_result(folder: Path) -> bool:
+    return (folder / "result.json").exists()
+
+
+def _write_result(folder: Path, content: Mapping[str, bytes]) -> None:
+    try:
+        if not _has_result(folder):
+            write_folder(folder, content)
+    except OSError:
+        if not _has_result(folder):  # otherwise another runner was quicker: the same numbers
+            raise
 
 
 _GONE: set[str] = set()  # runners of other machines that were seen to be silent

@@ -4,6 +4,7 @@ A study in, `StudyTable` out: every trial is finished, diverged, running, missin
 statistics of what is there, and every contrast its difference. `rows` and `wording` arrange them. Imports no torch.
 """
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Literal
 from normlab.errors import UsageError
 from normlab.grid import Arm, Contrast, Trial, contrasts, trials_by_arm
 from normlab.notation import num_classes, parse_notation
-from normlab.result import Result
+from normlab.result import Details, Result
 from normlab.sequential import Progress, Resolution, follow
 from normlab.stats import (
     LEVEL,
@@ -163,6 +164,8 @@ class StudyTable:
     arms: tuple[ArmRecord, ...]
     contrasts: tuple[ContrastRecord, ...]
     progress: Progress | None = None  # of a study that adds seeds until its contrasts are resolved
+    # Of a trial, read anew whenever it is asked for: those of all trials together would fill the memory.
+    details: Callable[[TrialRecord], Details | None] = lambda record: None
 
     def records(self) -> dict[str, TrialRecord]:
         """Every trial once, by id: two arms may share one."""
@@ -183,9 +186,9 @@ def read_table(
 ) -> StudyTable:
     """Looks every trial of a study up and computes what can be said of it so far.
 
-    `fingerprint` tells the identity of a data set by its name; `details` also reads the curves. `metric` is one of a
-    result's accuracies, or one of PROBES, of which a diverged trial has none. Damaged records are counted and named,
-    and stop nothing.
+    `fingerprint` tells the identity of a data set by its name; `details` also checks those of every trial, and has
+    them read by `StudyTable.details`. `metric` is one of a result's accuracies, or one of PROBES, of which a diverged
+    trial has none. Damaged records are counted and named, and stop nothing.
     """
     if "accuracy" not in metric and metric not in PROBES:
         raise UsageError(f"metric '{metric}': write an accuracy, such as test_accuracy, or one of {', '.join(PROBES)}")
@@ -207,7 +210,9 @@ def read_table(
     )
     if progress is not None:
         compared = tuple(replace(record, sequential=_state(record, progress)) for record in compared)
+    further = {"details": functools.partial(_details, store)} if details else {}
     return StudyTable(
+        **further,
         study=study,
         metric=metric,
         level=level,
@@ -236,11 +241,21 @@ def _read(trial: Trial, store: Store, failures: Mapping[str, str], details: bool
         result = store.load(trial.id, details=details)
         if result is None:
             return _unfinished(trial, store, failures)
-        return _scored(trial, result, metric)
+        return _scored(trial, replace(result, details=None), metric)
     except (ValueError, TypeError, AttributeError) as error:  # whatever a damaged file holds
         reason = " ".join(str(error).split())
         where = "" if trial.id in reason else f"the result of {trial.id} is damaged: "
         return TrialRecord(trial=trial, state="damaged", reason=where + reason)
+
+
+def _details(store: Store, record: TrialRecord) -> Details | None:
+    """What a result holds beyond its metrics; None where it holds no more, or was damaged or moved a moment ago."""
+    if record.result is None:
+        return None
+    with contextlib.suppress(ValueError):
+        result = store.load(record.trial.id, details=True)
+        return result.details if result else None
+    return None
 
 
 def _unfinished(trial: Trial, store: Store, failures: Mapping[str, str]) -> TrialRecord:

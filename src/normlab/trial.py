@@ -188,12 +188,19 @@ def trial_ids(spec: TrialSpec, seeds: Sequence[int]) -> list[str]:
     words = (spec.data.removeprefix("folder:"), spec.network, spec.norm, f"lr{spec.learning_rate:g}")
     slug = "-".join(re.sub(r"[^A-Za-z0-9.-]+", "_", word).strip("._-") for word in words)
     shared = {name: value for name, value in identity(spec).items() if name != "seed"}
+    # Written once for all seeds: in JSON, a quote that is not escaped can only begin a key here.
+    before, _, after = _canonical(shared | {"seed": 0}).partition('"seed": 0')
     found = []
     for seed in seeds:
-        kept = shared if seed == TrialSpec.model_fields["seed"].default else shared | {"seed": seed}
-        digest = hashlib.sha256(json.dumps(kept, sort_keys=True, allow_nan=False).encode()).hexdigest()[:12]
+        is_default = seed == TrialSpec.model_fields["seed"].default
+        text = _canonical(shared) if is_default else f'{before}"seed": {seed:d}{after}'
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         found.append(f"{slug[:80]}-b{spec.batch_size}-s{seed}-{digest}")
     return found
+
+
+def _canonical(tree: Mapping[str, Any]) -> str:
+    return json.dumps(tree, sort_keys=True, allow_nan=False)
 
 
 def make_spec(settings: Mapping[str, Any], where: Callable[[str], str] = lambda key: "") -> TrialSpec:

@@ -34,6 +34,7 @@ import torch
 
 from normlab import datasets
 from normlab.datasets.split import Split, split_images
+from normlab.result import details_to_tree
 from normlab.train import Progress, Stopped, train
 from normlab.trial import TrialSpec
 
@@ -114,12 +115,12 @@ def _train(request: dict[str, Any], device: torch.device, channel: TextIO) -> li
     )
     replies = []
     for position, outcome in enumerate(outcomes):
-        reply = asdict(outcome)
-        weights = reply.pop("weights")
+        reply = {name: value for name, value in vars(outcome).items() if name != "weights"}
+        reply["details"] = details_to_tree(outcome.details) if outcome.details else None
         if request["weights"]:
             # A name of its own: the runner may read it while the next cohort ends.
             name = f"{os.getpid()}-{time.monotonic_ns()}-{position}"
-            reply["weights_file"] = _save_weights(Path(request["weights"]) / name, weights)
+            reply["weights_file"] = _save_weights(Path(request["weights"]) / name, outcome.weights)
         replies.append(reply)
     return replies
 
