@@ -4,6 +4,7 @@
 better or worse by so much; nothing is called equal but within a margin that the study set.
 """
 
+import functools
 import os
 import re
 import shlex
@@ -365,6 +366,7 @@ def settings_rows(table: StudyTable) -> tuple[list[dict[str, Any]], list[dict[st
     return equal, varied
 
 
+@functools.lru_cache(maxsize=4)  # the page and its Markdown ask for them
 def provenance_rows(table: StudyTable) -> list[dict[str, str]]:
     """Where the results came from: the distinct values of each entry, times summed, rates as their range."""
     found: dict[str, list[Any]] = {}

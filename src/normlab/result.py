@@ -106,7 +106,7 @@ def _checked_details(read: "_StoredDetails") -> Details:
     size = len(read.classes)
     if read.confusion and [len(row) for row in read.confusion] != [size] * size:
         raise ValueError(f"its confusion matrix is not one of {size} classes")
-    if any(count < 0 for row in read.confusion for count in row):
+    if any(min(row) < 0 for row in read.confusion):
         raise ValueError("its confusion matrix has counts below 0")
     if any(not (0 <= m.true < size and 0 <= m.predicted < size and m.image >= 0) for m in read.mistakes):
         raise ValueError(f"a mistake is of none of the {size} classes")
