@@ -8,7 +8,7 @@ import torch
 from normlab import train
 from normlab.batches import as_images, draw_batches
 from normlab.graphs import WARM_UP, Function, Replayed
-from normlab.train import Step, make_network
+from normlab.step import Step, make_network
 from normlab.trial import TrialSpec
 
 from .test_train import make_split, spec

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from normlab.batches import Images, as_images, draw_batches, training_batches
 from normlab.network import Network
 from normlab.randomness import torch_generator
-from normlab.train import Outcome, Step, make_network, take_over, train
+from normlab.step import Step, make_network, take_over
+from normlab.train import Outcome, train
 from normlab.trial import TrialSpec, make_spec
 from tests.reference import plain
 

@@ -16,6 +16,8 @@ try:
 except ImportError:  # numba does not exist for every Python and platform
     winograd = None
 
+MOST_PAIRS = 2**17  # of channels: with more, transformed weights leave the caches, and oneDNN is as fast
+
 Way = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, int], torch.Tensor]
 
 
@@ -24,7 +26,8 @@ def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *
     if trials > 1 and x.device.type == "cuda":
         return WAYS[fastest_way(x, weight, trials)](x, weight, bias, trials)
     filters, channels = weight.shape[0] // trials, weight.shape[1]
-    fits = filters % 8 == 0 and (channels % 8 == 0 or not x.requires_grad) and not torch.is_autocast_enabled("cpu")
+    fits = filters % 8 == 0 and (channels % 8 == 0 or not x.requires_grad) and channels * filters <= MOST_PAIRS
+    fits = fits and not torch.is_autocast_enabled("cpu")
     if winograd is not None and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and fits:
         bias = weight.new_zeros(len(weight)) if bias is None else bias
         return _Winograd.apply(x, weight, bias, trials)  # type: ignore[no-any-return, no-untyped-call]

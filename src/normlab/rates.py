@@ -92,7 +92,7 @@ def step_seconds(spec: TrialSpec, trials: int, device: str, seconds: float) -> l
 
     from normlab.batches import as_images
     from normlab.graphs import WARM_UP
-    from normlab.train import Step, make_network
+    from normlab.step import Step, make_network
     from normlab.worker import prepare_process
 
     on_gpu = torch.device(device).type == "cuda"

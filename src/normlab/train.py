@@ -15,21 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from normlab.batches import Images, as_images, draw_batches, examples_per_epoch, fetch
+from normlab.batches import Images, as_images, draw_batches, examples_per_epoch
 from normlab.checkpoint import TrainingState, load, save
 from normlab.datasets.split import Split
 from normlab.evaluate import Evaluation, confident_mistakes, evaluate, evaluate_other_statistics
-from normlab.graphs import Replayed, cuda_recorder
-from normlab.network import Network, build_network
-from normlab.norms.renorm import ramp_for
-from normlab.notation import dropout_rates
-from normlab.optim import Optimizer
+from normlab.network import Network
 from normlab.probes import gradient_spread, watched_channels
-from normlab.randomness import begin
 from normlab.result import Details
 from normlab.schedules import learning_rates
+from normlab.step import Step, make_network, named_generators, take_over, weights_of
 from normlab.trial import TrialSpec, trial_id
 
 
@@ -151,7 +146,7 @@ def train(
         if first:  # the middle of an epoch, from a checkpoint
             losses_T.copy_(within["losses"])
             correct_T.copy_(within["correct"])
-            for generator, name in _generators(network):
+            for generator, name in named_generators(network):
                 generator.set_state(within[name])
         for index_TB, warps_TB4 in draw_batches(train_set, some, epoch, skip=first):
             size = index_TB.shape[1]
@@ -178,19 +173,12 @@ def train(
                 evaluation = evaluate(network, test_set, autocast=training_step.autocast)
                 measured["dead_channels"] = _finite_all(dead())
             state.accuracy = float(evaluation.accuracy.mean())
-        for place, trial in enumerate(state.members):
-            if state.diverged_epochs[trial] is not None:
-                continue
-            loss = float(losses_T[place]) / seen
-            if not math.isfinite(loss) or not _all_finite(network, place):
-                state.diverged_epochs[trial] = epoch
-                continue
-            rate = rates_TS[trial, state.steps - 1]
-            row = (epoch, loss, int(correct_T[place]) / seen, *_at(evaluation, place), rate)
-            measured_now = {name: _finite(value) for name, value in zip(CURVES, row, strict=True)}
-            for name, value in measured_now.items():
+        losses, accuracies = (losses_T / seen).tolist(), (correct_T.double() / seen).tolist()
+        for trial, row in _ended(state, network, epoch, losses, accuracies, evaluation):
+            row["learning_rate"] = float(rates_TS[trial, state.steps - 1])
+            for name, value in row.items():
                 state.curves[trial][name].append(value)
-            on_epoch(trial, measured_now)
+            on_epoch(trial, row)
         if epoch == spec.epochs or None not in state.diverged_epochs:
             break
 
@@ -205,118 +193,11 @@ def train(
         state.epoch, state.seen = epoch, 0
         pause()
 
-    network, autocast = training_step.network, training_step.autocast
-    others = evaluate_other_statistics(network, train_set, test_set, batch_size=spec.batch_size, autocast=autocast)
-    measured |= {f"test_accuracy_{name}": other.accuracy.tolist() for name, other in others.items()}
-    measured |= {"gradient_spread": _finite_all(gradient_spread(network, train_set))}
-    outcomes, seconds = [], time.monotonic() - began
-    for trial, (curves, diverged_epoch) in enumerate(zip(state.curves, state.diverged_epochs, strict=True)):
-        outcome = Outcome(images=state.images // len(specs), seconds=seconds, diverged_epoch=diverged_epoch)
-        outcome.metrics["num_test"] = len(test_set)
-        outcome.details = Details(curves=curves, classes=split.classes)
-        if trial in state.members:
-            place = state.members.index(trial)
-            outcome.weights = weights_of(network, place)
-            if diverged_epoch is None:
-                assert evaluation is not None
-                finals = {name: values[trial] for name, values in state.measured.items()}
-                finals |= {name: values[place] for name, values in measured.items()}
-                _finish(outcome, place, evaluation, finals, test_set)
-        outcomes.append(outcome)
+    measured |= _measure_in_the_end(training_step, train_set, test_set, spec.batch_size)
+    outcomes = _outcomes(state, training_step.network, test_set, evaluation, measured, split.classes)
+    for outcome in outcomes:
+        outcome.seconds = time.monotonic() - began
     return outcomes
-
-
-class Step:
-    """One training step of T trials: fetch, forward, loss, backward, update. Owns the place of the network, its
-    optimizer and the generators of its dropout masks."""
-
-    def __init__(self, specs: Sequence[TrialSpec], network: Network, data: Images) -> None:
-        self._specs, self._data, device = specs, data, data.labels.device
-        self.network = network.to(device)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = Optimizer(network, specs)
-        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=specs[0].precision == "bfloat16")
-        for dropout in network.dropouts():
-            dropout.generators = [torch.Generator(device) for _ in specs]
-
-    def begin(self, epoch: int) -> None:
-        """Dropout masks are from now on those of an epoch."""
-        for dropout in self.network.dropouts():
-            for spec, generator in zip(self._specs, dropout.generators, strict=True):
-                assert generator is not None
-                begin(generator, spec.seed, "dropout", epoch)
-
-    def __call__(
-        self, index_TB: torch.Tensor, warps_TB4: torch.Tensor | None, rates_T: Sequence[float] | torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A batch, as `draw_batches` has it, and learning rates [T] → mean loss [T] and correct answers [T]."""
-        x, labels_BT = fetch(self._data, index_TB, warps_TB4)
-        self.optimizer.zero_grad()
-        with self.autocast:
-            logits = self.network(x)
-        logits_BKT = (
-            logits.to(torch.promote_types(logits.dtype, torch.float32))
-            .view(len(x), self.network.num_trials, -1)
-            .transpose(1, 2)
-        )
-        loss_T = F.cross_entropy(logits_BKT, labels_BT, reduction="none").mean(0)
-        loss_T.sum().backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step(rates_T)
-        return loss_T.detach(), (logits_BKT.detach().argmax(1) == labels_BT).sum(0)
-
-    def as_graph(self) -> Replayed:
-        """The same step for a GPU, whose learning rates are a tensor there."""
-        return Replayed(self, cuda_recorder([generator for generator, _ in _generators(self.network)]))
-
-
-def make_network(specs: Sequence[TrialSpec], data: Images, total_steps: int) -> Network:
-    """The initialized network of a cohort."""
-    spec = specs[0]
-    settings: dict[str, object] = {"eps": spec.norm_eps, "momentum": [s.norm_momentum for s in specs]}
-    if spec.norm == "renorm" and spec.renorm_schedule == "fraction":
-        settings["schedule"] = ramp_for(total_steps)
-    network = build_network(
-        spec.network,
-        norm=spec.norm,
-        norm_position=spec.norm_position,
-        norm_dense=spec.norm_dense,
-        norm_settings=settings,
-        activation=spec.activation,
-        slope=[s.slope for s in specs],
-        conv_bias=spec.conv_bias,
-        in_channels=data.channels,
-        image_size=data.size,
-        num_trials=len(specs),
-        seed=[s.seed for s in specs],
-    )
-    for position, dropout in enumerate(network.dropouts()):
-        dropout.rates = tuple(dropout_rates(s.network)[position] for s in specs)
-    return network
-
-
-@torch.no_grad()
-def take_over(wider: Step, narrower: Step, places: Sequence[int]) -> None:
-    """Puts the trials at some places of a step, with statistics and moments, into a new one of these alone."""
-
-    def share(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.dim() == 0:  # a counter of all
-            return tensor
-        parts = tensor.chunk(wider.network.num_trials)
-        return torch.cat([parts[place] for place in places])
-
-    narrower.network.load_state_dict({name: share(value) for name, value in wider.network.state_dict().items()})
-    for name, tensors in wider.optimizer.moments.items():
-        for own, tensor in zip(narrower.optimizer.moments[name], tensors, strict=True):
-            own.copy_(share(tensor))
-    narrower.optimizer.steps = wider.optimizer.steps
-
-
-def weights_of(network: Network, trial: int) -> dict[str, torch.Tensor]:
-    """The parameters and buffers of one trial, as those of an ordinary network; references until they are saved."""
-    share = {}
-    for name, value in network.state_dict().items():
-        share[name] = value if value.dim() == 0 else value.chunk(network.num_trials)[trial]
-    return share
 
 
 def _place(split: Split, spec: TrialSpec, device: torch.device) -> tuple[Images, Images]:
@@ -326,17 +207,9 @@ def _place(split: Split, spec: TrialSpec, device: torch.device) -> tuple[Images,
     return train_set, test_set
 
 
-def _generators(network: Network) -> Iterator[tuple[torch.Generator, str]]:
-    """The generators of dropout masks, each with a name."""
-    for layer, dropout in enumerate(network.dropouts()):
-        for trial, generator in enumerate(dropout.generators):
-            if generator is not None:
-                yield generator, f"dropout.{layer}.{trial}"
-
-
 def _within_epoch(network: Network, losses_T: torch.Tensor, correct_T: torch.Tensor) -> dict[str, torch.Tensor]:
     """What a checkpoint holds of an epoch under way."""
-    return {"losses": losses_T, "correct": correct_T} | {n: g.get_state() for g, n in _generators(network)}
+    return {"losses": losses_T, "correct": correct_T} | {n: g.get_state() for g, n in named_generators(network)}
 
 
 def _initial_state(ids: list[str], network: Network, train_set: Images) -> TrainingState:
@@ -368,6 +241,25 @@ def _is_between_steps(
     )
 
 
+def _ended(
+    state: TrainingState,
+    network: Network,
+    epoch: int,
+    losses: Sequence[float],
+    accuracies: Sequence[float],
+    evaluation: Evaluation | None,
+) -> Iterator[tuple[int, dict[str, float | None]]]:
+    """What an epoch measured of each trial that is still trained; one that has diverged in it is marked instead."""
+    for place, trial in enumerate(state.members):
+        if state.diverged_epochs[trial] is not None:
+            continue
+        if not math.isfinite(losses[place]) or not _all_finite(network, place):
+            state.diverged_epochs[trial] = epoch
+            continue
+        row = (epoch, losses[place], accuracies[place], *_at(evaluation, place))
+        yield trial, {name: _finite(value) for name, value in zip(CURVES, row, strict=False)}
+
+
 def _all_finite(network: Network, trial: int) -> bool:
     """Whether weights and statistics of a trial are: the last update of an epoch may have ruined them."""
     return all(bool(value.isfinite().all()) for value in weights_of(network, trial).values())
@@ -386,6 +278,41 @@ def _finite(value: float | None) -> float | None:
 
 def _finite_all(values: Sequence[float]) -> list[float | None]:
     return [_finite(value) for value in values]
+
+
+def _measure_in_the_end(
+    step: Step, train_set: Images, test_set: Images, batch_size: int
+) -> dict[str, list[float | None]]:
+    """Final metrics beyond those of every epoch, by trial of the network."""
+    others = evaluate_other_statistics(step.network, train_set, test_set, batch_size=batch_size, autocast=step.autocast)
+    found = {f"test_accuracy_{name}": _finite_all(other.accuracy.tolist()) for name, other in others.items()}
+    return found | {"gradient_spread": _finite_all(gradient_spread(step.network, train_set))}
+
+
+def _outcomes(
+    state: TrainingState,
+    network: Network,
+    test_set: Images,
+    evaluation: Evaluation | None,
+    measured: Mapping[str, Sequence[float | None]],
+    classes: tuple[str, ...],
+) -> list[Outcome]:
+    """Of all trials of a cohort, in its order."""
+    outcomes = []
+    for trial, (curves, diverged_epoch) in enumerate(zip(state.curves, state.diverged_epochs, strict=True)):
+        outcome = Outcome(images=state.images // len(state.curves), diverged_epoch=diverged_epoch)
+        outcome.metrics["num_test"] = len(test_set)
+        outcome.details = Details(curves=curves, classes=classes)
+        if trial in state.members:
+            place = state.members.index(trial)
+            outcome.weights = weights_of(network, place)
+            if diverged_epoch is None:
+                assert evaluation is not None
+                finals = {name: values[trial] for name, values in state.measured.items()}
+                finals |= {name: values[place] for name, values in measured.items()}
+                _finish(outcome, place, evaluation, finals, test_set)
+        outcomes.append(outcome)
+    return outcomes
 
 
 def _finish(
