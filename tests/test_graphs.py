@@ -13,8 +13,6 @@ from normlab.trial import TrialSpec
 
 from .test_train import make_split, spec
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-
 
 def stand_in(
     function: Function, inputs: Sequence[torch.Tensor | None]
@@ -105,7 +103,7 @@ def test_a_step_reads_nothing_of_what_lies_on_the_device(monkeypatch: pytest.Mon
         trained(specs, torch.device("cpu"), False)  # where learning rates are numbers, the count of steps is read
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("settings", CASES)
 def test_a_cuda_graph_trains_as_steps_that_are_launched_one_by_one(settings: dict[str, str]) -> None:
     specs = [spec(**settings, seed=seed, learning_rate=0.01 * (seed + 1)) for seed in range(3)]
@@ -113,7 +111,7 @@ def test_a_cuda_graph_trains_as_steps_that_are_launched_one_by_one(settings: dic
     assert torch.allclose(trained(specs, gpu, True), trained(specs, gpu, False), rtol=1e-3)
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_on_a_gpu_training_ends_where_it_does_on_a_cpu() -> None:
     trial = spec(network="8K-2C2B-6D-3D", epochs=2, norm="batch")
     found = [train.train([trial], make_split(), device=torch.device(device))[0] for device in ("cpu", "cuda")]
