@@ -6,6 +6,7 @@ from benchmarks import gpu
 from normlab import convolution
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_measures_every_way_and_projects_the_hours_of_the_paper(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
