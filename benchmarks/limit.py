@@ -16,10 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from benchmarks.study import has_bfloat16, save_images
-from normlab.convolution import convolve
+from normlab.convolution import WAYS, Way, convolve
 from normlab.notation import layer_shapes, parse_notation
 from normlab.provenance import environment
 from normlab.rates import step_seconds
@@ -53,7 +52,7 @@ def main() -> None:
                               "precision": precision, "train_images": 10_000, "optimizer": "adam"})  # fmt: skip
             step = statistics.median(step_seconds(spec, trials, device, SECONDS))
             images, cells = trials * batch, []
-            for way in (direct, convolve):
+            for way in (WAYS["grouped"], convolve):
                 alone, flops = convolutions(way, spec, trials, device)
                 cells.append(f"{images / alone:,.0f} ({flops / alone / 1e9:,.0f})")
             cells.append(f"{100 * alone / step:.0f} %")
@@ -64,11 +63,7 @@ def main() -> None:
                 profile(spec, trials, device)
 
 
-def direct(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *, trials: int) -> torch.Tensor:
-    return F.conv2d(x, weight, bias, padding=1, groups=trials)
-
-
-def convolutions(way: Callable[..., torch.Tensor], spec: TrialSpec, trials: int, device: str) -> tuple[float, float]:
+def convolutions(way: Way, spec: TrialSpec, trials: int, device: str) -> tuple[float, float]:
     """Seconds that the convolutions of one step take alone, one after another, and their floating-point operations."""
     dtype = torch.bfloat16 if spec.precision == "bfloat16" else torch.float32
     seconds = flops = 0.0
@@ -79,10 +74,10 @@ def convolutions(way: Callable[..., torch.Tensor], spec: TrialSpec, trials: int,
             x = x.to(memory_format=torch.channels_last).requires_grad_(channels > 3)  # the images need no gradient
             weight = torch.randn(trials * row.shape[0], channels, 3, 3, device=device, dtype=dtype)
             weight = weight.to(memory_format=torch.channels_last).requires_grad_()
-            gradient = torch.randn_like(direct(x, weight, None, trials=trials))
+            gradient = torch.randn_like(WAYS["grouped"](x, weight, None, trials))
 
             def run(x: torch.Tensor = x, weight: torch.Tensor = weight, gradient: torch.Tensor = gradient) -> None:
-                way(x, weight, None, trials=trials).backward(gradient)
+                way(x, weight, None, trials).backward(gradient)
                 x.grad = weight.grad = None
 
             seconds += _median_seconds(run, device)

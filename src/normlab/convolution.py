@@ -21,7 +21,7 @@ MOST_PAIRS = 2**17  # of channels: with more, transformed weights leave the cach
 Way = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, int], torch.Tensor]
 
 
-def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *, trials: int) -> torch.Tensor:
+def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, trials: int) -> torch.Tensor:
     """T convolutions 3×3 of stride 1, padded with zeros: [N, T·C, H, W] and [T·K, C, 3, 3] → [N, T·K, H, W]."""
     if trials > 1 and x.device.type == "cuda":
         return WAYS[fastest_way(x, weight, trials)](x, weight, bias, trials)

@@ -44,9 +44,8 @@ def make_plan(study: Study, store: Store) -> Plan:
     """Looks every trial up in the store, and checks that each could be trained on its data."""
     with _placed(study):
         by_arm = wanted_trials(study, store)
-    rounds = itertools.zip_longest(
-        *(row for _, row in by_arm)
-    )  # where seeds are added, arms may have different numbers of them
+    # Where seeds are added, arms may have different numbers of them.
+    rounds = itertools.zip_longest(*(row for _, row in by_arm))
     unique = {trial.id: trial for row in rounds for trial in row if trial is not None}
     states, reasons = look_up(store, unique)
     flops: dict[str, float] = {}

@@ -106,8 +106,7 @@ def step_seconds(spec: TrialSpec, trials: int, device: str, seconds: float) -> l
     step = Step(specs, make_network(specs, data, 1000), data)
     step.begin(1)
     index = torch.arange(spec.batch_size, device=device).expand(trials, -1)
-    rates = torch.zeros(trials, dtype=torch.float64, device=device) if on_gpu else [0.0] * trials
-    run: Callable[..., tuple[torch.Tensor, ...]] = step.as_graph() if on_gpu else step
+    run, rates = step.runner(), step.rates(np.zeros((1, trials)))[0]
     repeats, first = (GPU_STEPS, WARM_UP + 1) if on_gpu else (1, 2)
     for _ in range(first):
         run(index, None, rates)

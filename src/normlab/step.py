@@ -1,7 +1,8 @@
 """One training step of T trials of one shape: the network they make together, forward, backward, update."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -53,8 +54,18 @@ class Step:
         self.optimizer.step(rates_T)
         return loss_T.detach(), (logits_BKT.detach().argmax(1) == labels_BT).sum(0)
 
+    def runner(self) -> Callable[..., tuple[torch.Tensor, ...]]:
+        """The step as it is called again and again: itself, or on a GPU its graph."""
+        return self.as_graph() if self._data.labels.is_cuda else self
+
+    def rates(self, rates_ST: np.ndarray) -> Sequence[Sequence[float]] | torch.Tensor:
+        """Learning rates of S steps as this one takes them: numbers, or a tensor on a GPU, which is not waited for."""
+        return (
+            torch.from_numpy(rates_ST).to(self._data.labels.device) if self._data.labels.is_cuda else rates_ST.tolist()
+        )
+
     def as_graph(self) -> Replayed:
-        """The same step for a GPU, whose learning rates are a tensor there."""
+        """The same step recorded once and replayed, for a GPU."""
         return Replayed(self, cuda_recorder([generator for generator, _ in named_generators(self.network)]))
 
 

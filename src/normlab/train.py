@@ -88,7 +88,6 @@ def train(
     train_set, test_set = _place(split, spec, device)
     steps_per_epoch = math.ceil(examples_per_epoch(spec, len(train_set)) / spec.batch_size)
     rates_TS = np.stack([learning_rates(s, steps_per_epoch) for s in specs])
-    waits = device.type != "cuda"  # a GPU is given one step after the other, and asked nothing before an epoch ends
     total_images = examples_per_epoch(spec, len(train_set)) * spec.epochs * len(specs)
     ids = [trial_id(s) for s in specs]
 
@@ -118,7 +117,7 @@ def train(
             report(latest)
 
     training_step.network.register_forward_pre_hook(sign_of_life)
-    run: Callable[..., tuple[torch.Tensor, ...]] = training_step if waits else training_step.as_graph()
+    run = training_step.runner()
 
     def pause(within: Callable[[], dict[str, torch.Tensor]] = dict) -> None:
         """Saves where training stands, and within an epoch, if that is due, and stops it if its time is over."""
@@ -138,8 +137,7 @@ def train(
         network, some = training_step.network, [specs[trial] for trial in state.members]
         network.train()
         training_step.begin(epoch)
-        rates_ST = rates_TS[state.members].T
-        rates = rates_ST.tolist() if waits else torch.from_numpy(rates_ST).to(device)
+        rates = training_step.rates(rates_TS[state.members].T)
         losses_T = torch.zeros(len(some), dtype=torch.float64, device=device)
         correct_T = torch.zeros(len(some), dtype=torch.int64, device=device)
         first, seen = state.steps - state.epoch * steps_per_epoch, state.seen
@@ -158,7 +156,8 @@ def train(
             state.images += size * len(specs)
             if time.monotonic() - last_report > PROGRESS_SECONDS:
                 last_report = time.monotonic()
-                loss = float(losses_T.mean()) / seen if waits else latest.loss
+                # A GPU is given one step after the other, and asked nothing before an epoch ends.
+                loss = latest.loss if losses_T.is_cuda else float(losses_T.mean()) / seen
                 latest = glance(done_images=state.images, loss=loss, accuracy=state.accuracy)
                 report(latest)
             if state.steps < epoch * steps_per_epoch:
@@ -188,7 +187,7 @@ def train(
             wider, training_step = training_step, make_step(living)
             take_over(wider, training_step, places)
             training_step.network.register_forward_pre_hook(sign_of_life)
-            run = training_step if waits else training_step.as_graph()
+            run = training_step.runner()
             state.members = living
         state.epoch, state.seen = epoch, 0
         pause()
