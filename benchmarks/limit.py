@@ -12,7 +12,7 @@ of the direct sum, whatever is computed instead. One thread on a CPU, as a worke
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -40,9 +40,9 @@ def main() -> None:
     where = environment()
     print(f"{where['processor']}, {device}, torch {where['torch']}, commit {where['commit']}\n")
     library = "oneDNN" if device == "cpu" else "cuDNN"
-    columns = f"{library}'s convolutions alone, images/s (GFLOP/s) | normlab's alone | of that"
+    columns = f"{library}'s convolutions alone, images/s (GFLOP/s) | normlab's alone | ratio | of that"
     print(f"| width, batch, together | type | images/s | {columns} |")
-    print("|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         data, _ = save_images(Path(folder))
     for precision in ("bfloat16", "float32") if has_bfloat16(device) else ("float32",):
@@ -52,10 +52,10 @@ def main() -> None:
                               "precision": precision, "train_images": 10_000, "optimizer": "adam"})  # fmt: skip
             step = statistics.median(step_seconds(spec, trials, device, SECONDS))
             images, cells = trials * batch, []
-            for way in (WAYS["grouped"], convolve):
-                alone, flops = convolutions(way, spec, trials, device)
+            both, flops = convolutions((WAYS["grouped"], convolve), spec, trials, device)
+            for alone in both:
                 cells.append(f"{images / alone:,.0f} ({flops / alone / 1e9:,.0f})")
-            cells.append(f"{100 * alone / step:.0f} %")
+            cells += [f"{both[0] / both[1]:.2f}", f"{100 * both[1] / step:.0f} %"]
             print(
                 f"| {width}, {batch}, {trials} | {precision} | {images / step:,.0f} | {' | '.join(cells)} |", flush=True
             )
@@ -63,10 +63,11 @@ def main() -> None:
                 profile(spec, trials, device)
 
 
-def convolutions(way: Way, spec: TrialSpec, trials: int, device: str) -> tuple[float, float]:
-    """Seconds that the convolutions of one step take alone, one after another, and their floating-point operations."""
+def convolutions(ways: Sequence[Way], spec: TrialSpec, trials: int, device: str) -> tuple[list[float], float]:
+    """Seconds that the convolutions of one step take alone, one after another, each in several ways by turns; and
+    their floating-point operations."""
     dtype = torch.bfloat16 if spec.precision == "bfloat16" else torch.float32
-    seconds = flops = 0.0
+    seconds, flops = [0.0 for _ in ways], 0.0
     channels, size = 3, 32
     for row in layer_shapes(parse_notation(spec.network), channels, size):
         if row.kind == "convolution":
@@ -76,11 +77,14 @@ def convolutions(way: Way, spec: TrialSpec, trials: int, device: str) -> tuple[f
             weight = weight.to(memory_format=torch.channels_last).requires_grad_()
             gradient = torch.randn_like(WAYS["grouped"](x, weight, None, trials))
 
-            def run(x: torch.Tensor = x, weight: torch.Tensor = weight, gradient: torch.Tensor = gradient) -> None:
+            def run(
+                way: Way, x: torch.Tensor = x, weight: torch.Tensor = weight, gradient: torch.Tensor = gradient
+            ) -> None:
                 way(x, weight, None, trials).backward(gradient)
                 x.grad = weight.grad = None
 
-            seconds += _median_seconds(run, device)
+            for i, median in enumerate(_median_seconds(run, ways, device)):
+                seconds[i] += median
             flops += (6 if channels > 3 else 4) * trials * spec.batch_size * row.macs
             channels = row.shape[0]
         elif row.kind == "pool":
@@ -88,15 +92,17 @@ def convolutions(way: Way, spec: TrialSpec, trials: int, device: str) -> tuple[f
     return seconds, flops
 
 
-def _median_seconds(run: Callable[[], None], device: str) -> float:
-    times: list[float] = []
-    while len(times) < 7 or sum(times) < SECONDS / 12:
-        started = time.perf_counter()
-        run()
-        if device != "cpu":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[2:])
+def _median_seconds(run: Callable[[Way], None], ways: Sequence[Way], device: str) -> list[float]:
+    times: list[list[float]] = []  # of a round of all ways each
+    while len(times) < 7 or sum(map(sum, times)) < len(ways) * SECONDS / 12:
+        times.append([])
+        for way in ways:
+            started = time.perf_counter()
+            run(way)
+            if device != "cpu":
+                torch.cuda.synchronize()
+            times[-1].append(time.perf_counter() - started)
+    return [statistics.median(column) for column in zip(*times[2:], strict=True)]
 
 
 def profile(spec: TrialSpec, trials: int, device: str) -> None:
