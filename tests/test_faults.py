@@ -295,7 +295,7 @@ def test_a_worker_that_dies_over_its_answer_costs_its_own_trial_alone(
     half = (
         "import os, sys; sys.stdin.readline(); sys.stdout.write('{\"outcomes\": [{'); sys.stdout.flush(); os._exit(9)"
     )
-    monkeypatch.setattr("normlab.runner.WORKER", half)
+    monkeypatch.setattr("normlab.pool.WORKER", half)
     loaded = Study.load(study, overrides=["seeds=2", "norm=batch", "epochs=1"])
     summary = run(loaded, store=Store(tmp_path / "store"), workers=1, device="cpu", cohort=1)
     assert sorted(summary.failures.values()) == ["the worker died: exit code 9 (2 tries)"] * 2
@@ -411,7 +411,7 @@ def test_a_worker_that_says_nothing_is_killed_and_its_trial_tried_again(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def patience(seconds: float) -> None:
-        monkeypatch.setattr("normlab.runner.SILENCE_SECONDS", seconds)
+        monkeypatch.setattr("normlab.pool.SILENCE_SECONDS", seconds)
 
     patience(60.0)  # more than a worker needs to start
     loaded = Study.load(study, overrides=["seeds=1", "norm=batch", "epochs=200"])

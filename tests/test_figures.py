@@ -6,18 +6,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from normlab.drawing import _grid_shape, _tick_labels, draw_curves, draw_factor, picture
 from normlab.errors import UsageError
-from normlab.figures import (
-    MAX_PANELS,
-    FactorFigure,
-    _grid_shape,
-    _tick_labels,
-    curve_figure,
-    draw_curves,
-    draw_factor,
-    factor_figure,
-    picture,
-)
+from normlab.figures import MAX_PANELS, FactorFigure, curve_figure, factor_figure
 from normlab.table import StudyTable, read_table
 from normlab.trial import TrialSpec
 from tests.test_table import STUDY, fill, fingerprint, make_store, make_study, noisy
@@ -133,7 +124,7 @@ def test_thousands_of_seeds_are_an_image_within_the_drawing_and_its_text_stays_t
 ) -> None:
     data = factor_figure(make_table(tmp_path), "norm")
     few = picture(draw_factor(data), ".svg").decode()
-    monkeypatch.setattr("normlab.figures.MAX_VECTOR_DOTS", 5)
+    monkeypatch.setattr("normlab.drawing.MAX_VECTOR_DOTS", 5)
     many = picture(draw_factor(data), ".svg").decode()
     assert few.count("<image") == 0 < many.count("<image")
     assert many.count("<text") == few.count("<text") > 5

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from normlab.answers import answers, caveat
 from normlab.errors import UsageError
 from normlab.report import (
-    answers,
-    caveat,
     commands,
     inline_svg,
     problem_rows,

@@ -3,8 +3,8 @@
 from normlab import datasets
 from normlab.errors import UsageError
 from normlab.plan import estimate_seconds, make_plan
+from normlab.pool import default_workers, resolve_device
 from normlab.rates import worker_rates
-from normlab.runner import default_workers, resolve_device
 from normlab.store import Store
 from normlab.study import Study
 from normlab.table import read_table

@@ -17,26 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from normlab.cli_common import INTERRUPTED, Group, open_store, run_options, train_missing
 from normlab.cli_paper import paper
-from normlab.cli_run import INTERRUPTED, open_store, run_options, train_missing
+from normlab.cli_show import data, settings, show, studies
 from normlab.cli_store import store as store_verbs
-from normlab.errors import UsageError, printable, unknown
-from normlab.terminal import duration_words, flops_words, print_table, word
+from normlab.errors import UsageError, printable
+from normlab.terminal import duration_words, flops_words, print_table
 
 if TYPE_CHECKING:
     from normlab.store import Store
     from normlab.study import Study
-
-
-class _Group(click.Group):
-    """Commands with the nearest spelling of one that does not exist."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
-            raise UsageError(unknown("command", args[0], self.commands))
-        return super().resolve_command(ctx, args)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -86,7 +76,7 @@ def _fail(message: str) -> None:
     sys.exit(2)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="normlab", message="normlab %(version)s")
 def commands() -> None:
     """Does this training choice matter, and by how much?
@@ -95,8 +85,8 @@ def commands() -> None:
     """
 
 
-commands.add_command(paper)
-commands.add_command(store_verbs)
+for verb in (studies, settings, show, data, paper, store_verbs):
+    commands.add_command(verb)
 
 
 def _study_arguments(command: Any) -> Any:
@@ -180,8 +170,8 @@ def plan(
 ) -> None:  # fmt: skip
     """Show a study's arms and trials, and what the missing ones cost. Trains nothing."""
     from normlab.plan import estimate_seconds, make_plan
+    from normlab.pool import default_workers, resolve_device
     from normlab.rates import worker_rates
-    from normlab.runner import default_workers, resolve_device
 
     study, store = _open(study_name, scale, overrides, store_path)
     made = make_plan(study, store)
@@ -315,39 +305,6 @@ def export(
 
 
 @commands.command()
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def studies(as_json: bool) -> None:
-    """List the studies that come with normlab."""
-    from normlab.study import Study, shipped_studies
-
-    loaded = {name: Study.load(path) for name, path in shipped_studies().items()}
-    if as_json:
-        rows = {n: {"question": s.question, "scales": list(s.scales), "path": s.path} for n, s in loaded.items()}
-        click.echo(json.dumps(rows))
-        return
-    print_table([{"study": n, "question": s.question, "scales": ", ".join(s.scales)} for n, s in loaded.items()])
-
-
-@commands.command()
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def settings(as_json: bool) -> None:
-    """List every setting a study may use, with its default and what is allowed."""
-    from normlab.trial import SETTINGS, TrialSpec, allowed
-
-    rows = []
-    for name in SETTINGS:
-        field = TrialSpec.model_fields[name]
-        default = None if field.is_required() else field.default
-        about = field.description or ""
-        rows.append({"setting": name, "default": default, "allowed": allowed(name), "about": about})
-    if as_json:
-        click.echo(json.dumps(rows))
-        return
-    required = {name for name in SETTINGS if TrialSpec.model_fields[name].is_required()}
-    print_table([row | {"default": "required" if row["setting"] in required else word(row["default"])} for row in rows])
-
-
-@commands.command()
 @click.argument("trial")
 @click.option("--store", "store_path", metavar="FOLDER", help="Where results are kept. [normlab-store]")
 @click.option("--to", "folder", metavar="FOLDER", help="Where the pictures go. [STORE/reports/inspect/TRIAL]")
@@ -372,45 +329,6 @@ def inspect(trial: str, store_path: str | None, folder: str | None, as_json: boo
         result, details, Path(folder) if folder else store.root / "reports" / "inspect" / result.id
     )
     click.echo(f"pictures: {written[0].parent}" + (f" (without mistakes: {why})" if why else ""))
-
-
-LAYER_SETTINGS = ("norm", "norm_position", "norm_dense", "activation", "conv_bias", "image_size")
-
-
-@commands.command()
-@click.argument("notation")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--to", "picture", metavar="FILE", help="Also draw it, as .svg, .pdf or .png.")
-@click.option("--in-channels", default=3, show_default=True, type=click.IntRange(1, 1024))
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def show(notation: str, overrides: tuple[str, ...], picture: str | None, in_channels: int, as_json: bool) -> None:
-    """Show a network's layers, shapes, parameters and work. Settings such as norm=batch image_size=224 may follow."""
-    from normlab.study import read_overrides
-    from normlab.summary import network_rows
-    from normlab.trial import make_spec
-
-    _require_picture(picture)
-    given = read_overrides(overrides)
-    for key in given:
-        if key not in LAYER_SETTINGS:
-            raise UsageError(f"{unknown('setting of layers', key, LAYER_SETTINGS)}")
-    spec_settings = {"data": "-", "epochs": 1, "image_size": 32, **given, "network": notation}
-    spec = make_spec(spec_settings, lambda key: f"override '{key}': " if key in given else "")
-    rows = network_rows(spec, in_channels)
-    total, macs = sum(row["parameters"] for row in rows), sum(row["MACs"] for row in rows)
-    if as_json:
-        click.echo(json.dumps({"layers": rows, "parameters": total, "macs": macs}))
-    else:
-        print_table([{**row, "parameters": f"{row['parameters']:,}", "MACs": f"{row['MACs']:,}"} for row in rows])
-        click.echo(f"{total:,} parameters; {macs / 1e6:,.1f} MMAC forward an image")
-    if picture:
-        from normlab.diagram import draw_network
-
-        figure = draw_network(
-            notation, in_channels=in_channels, image_size=spec.image_size or 32, norm=spec.norm,
-            norm_position=spec.norm_position, activation=spec.activation,
-        )  # fmt: skip
-        _draw(figure, picture)
 
 
 @commands.command()
@@ -438,85 +356,6 @@ def train(overrides: tuple[str, ...], store_path: str | None, device: str, as_js
         )
         click.echo(f"{result.status}: {store.root / 'trials' / result.id}")
     return code
-
-
-@commands.group(cls=_Group)
-def data() -> None:
-    """List, fetch and look at data sets."""
-
-
-@data.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def data_list(as_json: bool) -> None:
-    """List the data sets that are known or found in $NORMLAB_DATA and the cache."""
-    from dataclasses import asdict
-
-    from normlab import datasets
-
-    rows = [asdict(entry) for entry in datasets.catalogue()]
-    if as_json:
-        click.echo(json.dumps(rows, default=str))
-    else:
-        print_table(rows)
-
-
-@data.command("fetch")
-@click.argument("name")
-@click.option("--image-size", type=click.IntRange(1, 1024), help="Pixels, for folders.")
-@click.option("--max-bad-images", default=0, type=click.IntRange(0), help="Skip up to this many unreadable images.")
-def data_fetch(name: str, image_size: int | None, max_bad_images: int) -> None:
-    """Find or download a data set, check it, decode it once and keep it."""
-    from normlab import datasets
-
-    images = datasets.load(name, image_size=image_size, max_bad_images=max_bad_images)
-    click.echo(f"{name}: {len(images.train_labels):,} training and {len(images.test_labels):,} test images are ready")
-
-
-@data.command("show")
-@click.argument("name")
-@click.option("--image-size", type=click.IntRange(1, 1024), help="Pixels, for folders.")
-@click.option("--to", "picture", metavar="FILE", help="Also draw samples of each class, as .svg, .pdf or .png.")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def data_show(name: str, image_size: int | None, picture: str | None, as_json: bool) -> None:
-    """Show a data set's sizes and class counts, and draw samples of each class."""
-    from normlab import datasets
-
-    _require_picture(picture)
-    images = datasets.load(name, image_size=image_size)
-    rows = []
-    for label, name_of_class in enumerate(images.classes):
-        train, test = (int((labels == label).sum()) for labels in (images.train_labels, images.test_labels))
-        rows.append({"class": name_of_class, "training images": train, "test images": test})
-    shape = "×".join(map(str, images.train_images.shape[1:]))
-    if as_json:
-        click.echo(json.dumps({"name": name, "fingerprint": images.fingerprint, "shape": shape, "classes": rows}))
-    else:
-        print_table(rows)
-        click.echo(
-            f"{name}: {len(images.train_labels):,} training and {len(images.test_labels):,} test images of {shape}, "
-            f"fingerprint {images.fingerprint}"
-        )
-    if picture:
-        from normlab.datasets.samples import draw_samples
-
-        _draw(draw_samples(images), picture)
-
-
-def _require_picture(path: str | None) -> None:
-    """Refuses a picture that could not be written, before any work."""
-    if path is None:
-        return
-    if Path(path).suffix not in {".svg", ".pdf", ".png"}:
-        raise UsageError(f"--to {path}: write a file that ends in .svg, .pdf or .png")
-    if not Path(path).resolve().parent.is_dir():
-        raise UsageError(f"--to {path}: the folder does not exist")
-
-
-def _draw(figure: Any, path: str) -> None:
-    from normlab.figures import picture
-
-    Path(path).write_bytes(picture(figure, Path(path).suffix))
-    click.echo(f"drawn: {path}", err=True)
 
 
 def _print_answer(study: "Study", table: Any) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from normlab.cli_run import open_store, run_options, train_missing
+from normlab.cli_common import Group, open_store, run_options, train_missing
 from normlab.errors import UsageError, unknown
 from normlab.terminal import flops_words, print_table
 
@@ -23,7 +23,7 @@ def _scale_and_store(command: Any) -> Any:
     return command
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
 @_scale_and_store
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_context

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from normlab.cli_run import open_store
+from normlab.cli_common import Group, open_store
 from normlab.errors import UsageError, printable
 
 
-@click.group()
+@click.group(cls=Group)
 def store() -> None:
     """Check, merge and pack the results that are kept."""
 

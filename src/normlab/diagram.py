@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from normlab.figures import STYLE
+from normlab.drawing import STYLE
 from normlab.notation import LayerShape, layer_shapes, parse_notation
 
 # Inches. Chosen by eye: a row fits across a page, and the longest name into a bar at 8 points.

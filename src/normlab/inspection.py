@@ -14,8 +14,8 @@ from scipy import stats
 
 from normlab import datasets
 from normlab.datasets.split import Split, split_images
+from normlab.drawing import STYLE, picture
 from normlab.errors import UsageError, nearest
-from normlab.figures import STYLE, picture
 from normlab.result import Details, Result
 from normlab.rows import to_csv
 from normlab.store import Store

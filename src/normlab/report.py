@@ -1,7 +1,6 @@
 """The report of a study: one HTML file that needs nothing else, with the same numbers as CSV and JSON beside it.
 
-`write_report` arranges what `table` and `figures` computed, in the words of `answers`: what is resolved is
-better or worse by so much; nothing is called equal but within a margin that the study set.
+`write_report` arranges what `table` computed, `answers` says of it, and `drawing` makes of `figures`.
 """
 
 import functools
@@ -18,41 +17,29 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
+from normlab.answers import answers, caveat
+from normlab.drawing import draw_curves, draw_factor, picture
 from normlab.errors import UsageError
-from normlab.figures import (
-    CurveFigure,
-    FactorFigure,
-    curve_figure,
-    draw_curves,
-    draw_factor,
-    factor_figure,
-    picture,
-)
+from normlab.figures import CurveFigure, FactorFigure, curve_figure, factor_figure
 from normlab.result import sha256
 from normlab.rows import arm_rows, contrast_rows, sensitivity_contrast_rows, sensitivity_rows, to_csv, to_json, to_latex
-from normlab.sensitivity import SensitivityContrast, sensitivities, sensitivity_contrasts
 from normlab.stats import binomial_error
 from normlab.study import Study, label_of, shipped_studies
-from normlab.table import ArmRecord, ContrastRecord, StudyTable, TrialRecord
+from normlab.table import ArmRecord, StudyTable, TrialRecord
 from normlab.trial import SETTINGS, is_active
 from normlab.wording import (
     arm_summary,
-    axis_unit,
-    best_words,
     context_words,
     contrast_summary,
-    interval_words,
     percent,
-    seeds_words,
+    runs_words,
     sensitivity_contrast_summary,
     sensitivity_summary,
+    some,
     status_words,
     words,
 )
 
-VERDICTS = ("better", "worse", "equivalent", "not resolved", "n too small to say", "no spread", "same trials")
-MADE_BY = ("normlab_version", "torch", "device", "processor")  # of which a study should have one each
-MAX_SHOWN = 8  # chosen: distinct values in one cell before the rest is counted
 MAX_ALT_CHARACTERS = 1_500  # chosen: what a listener can bear; the table has every number
 
 
@@ -161,164 +148,6 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([line(rows[0]), line("---" for _ in rows[0]), *(line(row.values()) for row in rows)])
 
 
-# --- words ------------------------------------------------------------------------------------------------------------
-
-
-def answers(table: StudyTable) -> list[str]:
-    """The answer, a sentence for each pair of levels that was compared, built from the numbers alone."""
-    groups: dict[tuple[str, str, str, str], list[ContrastRecord]] = {}
-    for record in table.contrasts:
-        contrast = record.contrast
-        pair = (contrast.factor, contrast.first.levels[contrast.factor], contrast.second.levels[contrast.factor])
-        groups.setdefault((*pair, contrast.best or ""), []).append(record)
-    if groups:
-        start = words(table.metric).capitalize()
-        over_levels = [_line_sentence(table, pair) for pair in sensitivity_contrasts(table, sensitivities(table))]
-        return over_levels + [
-            _group_sentence(f"{start}, {words(key[0])}{_at_best(key[3], group)} ", key[:3], group)
-            for key, group in groups.items()
-        ]
-    means = [(arm.arm.label, arm.mean) for arm in table.arms if arm.mean]
-    return [
-        f"{label}: {words(table.metric)} {percent(mean.mean)} %"
-        + (f" {interval_words(mean.low, mean.high)}" if mean.low is not None else ", without an interval")
-        + f" at n = {mean.n}."
-        for label, mean in means
-    ] or ["No trial is finished yet."]
-
-
-def _line_sentence(table: StudyTable, pair: SensitivityContrast) -> str:
-    """Two lines over a numeric factor in words: how much wider one's usable range is, and how much higher it lies."""
-    runs = _runs_words([pair.area.n_first, pair.area.n_second])
-    wider = f"{pair.width.difference:+.2g}"
-    if pair.width.low is not None and pair.width.high is not None:
-        wider += f" [{pair.width.low:+.2g}, {pair.width.high:+.2g}]"
-    higher = interval_words(pair.area.low, pair.area.high, signed=True)
-    return (
-        f"Over {words(pair.factor)}, {pair.label}: usable range (within {table.study.usable_within:g} points of the "
-        f"best) is wider by {wider} {axis_unit(pair.log, pair.factor)}, and {words(table.metric)} higher by "
-        f"{100 * pair.area.difference:+.2f} points{f' {higher}' if higher else ''} on average ({runs}; exploratory)."
-    )
-
-
-def _at_best(factor: str, group: Sequence[ContrastRecord]) -> str:
-    if not factor:
-        return ""
-    return f", each at its own best {words(factor)}{best_words(group[0]) if len(group) == 1 else ''}:"
-
-
-def _group_sentence(start: str, pair: tuple[str, str, str], group: Sequence[ContrastRecord]) -> str:
-    if len(group) == 1:
-        return f"{start}{_sentence(group[0])}."
-    by_verdict: dict[str, list[ContrastRecord]] = {}
-    for record in group:
-        by_verdict.setdefault(record.verdict, []).append(record)
-    parts = []
-    for verdict in VERDICTS:
-        if found := by_verdict.get(verdict, []):
-            parts.append(f"{verdict} at {_places(found)}{_extreme(found)}")
-    return f"{start}{pair[1]} against {pair[2]} at {len(group)} settings: {'; '.join(parts)}."
-
-
-def _sentence(record: ContrastRecord) -> str:
-    """One contrast in words, with its interval and both numbers of runs."""
-    contrast, difference = record.contrast, record.difference
-    first, second = (arm.levels[contrast.factor] for arm in (contrast.first, contrast.second))
-    counts = f"n = {len(record.first.scores)} and {len(record.second.scores)}"
-    if record.same_trials:
-        return f"{first} and {second} are the same trials; the setting has no effect beside the others"
-    if difference is None:
-        return f"{first} against {second} cannot be said yet ({counts})"
-    points = f"{100 * abs(difference.difference):.2f} points"
-    interval = interval_words(difference.low, difference.high, signed=True)
-    match record.verdict:
-        case "better" | "worse" as direction:
-            return f"{first} is {direction} than {second} by {points} {interval} ({counts})"
-        case "equivalent":
-            margin = 100 * (contrast.margin or 0)
-            return f"{first} and {second} are equivalent within ±{margin:g} points {interval} ({counts})"
-        case "not resolved":
-            signed = f"{100 * difference.difference:+.2f} points"
-            settle = f"; {seeds_words(record.seeds)} seeds would settle it" if record.seeds else ""
-            return f"{first} against {second} is not resolved at {counts}: {signed} {interval}{settle}"
-        case "no spread":
-            return f"{first} against {second} cannot be said: neither arm has any spread to go by ({counts})"
-    return f"{first} against {second} cannot be said: n is too small ({counts})"
-
-
-def _places(records: Sequence[ContrastRecord]) -> str:
-    """Where the contrasts hold, such as `learning_rate 0.05, 0.1`."""
-    others = [list(record.contrast.place.items()) for record in records]
-    if all(len(levels) == 1 for levels in others):
-        return f"{words(others[0][0][0])} {_some([levels[0][1] for levels in others])}"
-    return _some([" ".join(f"{words(f)} {v}" for f, v in levels) for levels in others], "; ")
-
-
-def _extreme(records: Sequence[ContrastRecord]) -> str:
-    """The largest difference of a group with its interval, or the numbers of runs of one that is not resolved."""
-    runs = _runs_words([n for r in records for n in (len(r.first.scores), len(r.second.scores))])
-    if records[0].verdict not in ("better", "worse"):
-        needs = [record.seeds for record in records if record.seeds is not None]
-        if not needs:
-            return f" ({runs})"
-        ends = dict.fromkeys([seeds_words(min(needs)), seeds_words(max(needs))])
-        return f" ({runs}; {' to '.join(ends)} seeds would settle each)"
-    most = max(records, key=lambda r: abs(r.difference.difference) if r.difference else 0)
-    assert most.difference is not None
-    interval = interval_words(most.difference.low, most.difference.high, signed=True)
-    by = "by" if len(records) == 1 else "by up to"
-    return f" ({by} {100 * abs(most.difference.difference):.2f} points {interval}; {runs})"
-
-
-def _runs_words(counts: Sequence[int]) -> str:
-    return f"n = {min(counts)}" + (f" to {max(counts)}" if min(counts) < max(counts) else "")
-
-
-def _some(values: Sequence[str], separator: str = ", ") -> str:
-    shown = separator.join(values[:MAX_SHOWN])
-    return shown + (f" and {len(values) - MAX_SHOWN} more" if len(values) > MAX_SHOWN else "")
-
-
-def caveat(table: StudyTable) -> str:
-    """What a reader must know about the intervals."""
-    planned = any(record.contrast.planned for record in table.contrasts)
-    paired = any(r.difference is not None and r.difference.method == "paired t" for r in table.contrasts)
-    how = "Welch's for differences, paired where the table says so" if paired else "Welch's for differences"
-    text = f"Intervals are {table.level:.0%} t intervals over seeds ({how})"
-    if table.progress is not None:
-        text += (
-            ", not adjusted for the looks; verdicts keep an error rate of 5 % over all looks and contrasts (alpha "
-            "spending after Lan and DeMets, Holm's procedure group by group)"
-        )
-    elif len(table.contrasts) > 1:
-        text += (
-            f", each by itself; verdicts go by p-values corrected after Holm for the {len(table.contrasts)} comparisons"
-        )
-    text += ". Not resolved means that these runs cannot tell, not that there is no difference."
-    ends = [end for arm in table.arms if arm.mean for end in (arm.mean.low, arm.mean.high) if end is not None]
-    if ends and not 0 <= min(ends) <= max(ends) <= 1:
-        text += " Where few runs lie far apart, an interval reaches beyond what an accuracy can be."
-    if table.progress is None and len({len(arm.scores) for arm in table.arms}) > 1:
-        text += (
-            " Arms have different numbers of runs: where some were added because something was open, these verdicts do "
-            "not keep their error rate (seeds: N..MAX does)."
-        )
-    if table.contrasts and not planned:
-        text += " All comparisons are exploratory: the study named none of them before it ran."
-    if mixed := _mixed(table):
-        text += f" The trials were not all made alike: {mixed}; what differs may be due to that."
-    if table.study.dropped_contrasts:
-        text += f" Planned, but not among these levels: {'; '.join(table.study.dropped_contrasts)}."
-    return text
-
-
-def _mixed(table: StudyTable) -> str:
-    """What differs between the trials of where and by what they were made, in words."""
-    results = [record.result for record in table.records().values() if record.result is not None]
-    found = {key: {str(r.provenance[key]) for r in results if r.provenance.get(key)} for key in MADE_BY}
-    return "; ".join(f"{words(key)} {_some(sorted(values))}" for key, values in found.items() if len(values) > 1)
-
-
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
@@ -336,7 +165,7 @@ def problem_rows(table: StudyTable) -> list[dict[str, Any]]:
                 key = (arm.arm.label, record.state, reason)
                 groups.setdefault(key, []).append(str(record.trial.spec.seed))
     return [
-        {"arm": arm, "state": state, "seeds": _some(seeds), "reason": reason or None}
+        {"arm": arm, "state": state, "seeds": some(seeds), "reason": reason or None}
         for (arm, state, reason), seeds in groups.items()
     ]
 
@@ -361,8 +190,8 @@ def settings_rows(table: StudyTable) -> tuple[list[dict[str, Any]], list[dict[st
         if not values or values == ["–"]:
             continue
         note = "" if len(active) == len(table.arms) else " (in some arms without effect)"
-        (equal if len(values) == 1 else varied).append({"setting": name, "value": _some(values) + note})
-    equal.append({"setting": "seeds", "value": _some([str(seed) for seed in table.study.seeds])})
+        (equal if len(values) == 1 else varied).append({"setting": name, "value": some(values) + note})
+    equal.append({"setting": "seeds", "value": some([str(seed) for seed in table.study.seeds])})
     return equal, varied
 
 
@@ -381,7 +210,7 @@ def provenance_rows(table: StudyTable) -> list[dict[str, str]]:
         for key, values in found.items()
     ]
     fingerprints = dict.fromkeys(f"{arm.spec.data}: {arm.spec.data_fingerprint}" for arm in table.arms)
-    return [*rows, {"entry": "data fingerprint", "value": _some(list(fingerprints))}]
+    return [*rows, {"entry": "data fingerprint", "value": some(list(fingerprints))}]
 
 
 def _provenance_words(key: str, values: Sequence[Any]) -> str:
@@ -391,7 +220,7 @@ def _provenance_words(key: str, values: Sequence[Any]) -> str:
         return middle if key == "images_per_second" else f"{sum(numbers):,.4g} in all; {middle}"
     if key == "started" and values:
         return f"{min(map(str, values))} to {max(map(str, values))}"
-    return _some(list(dict.fromkeys(map(str, values)))) or "unknown"
+    return some(list(dict.fromkeys(map(str, values)))) or "unknown"
 
 
 def commands(study: Study) -> list[str]:
@@ -464,7 +293,7 @@ def _factor_caption(data: FactorFigure, context: str) -> str:
 def _curve_caption(data: CurveFigure, context: str) -> str:
     text = (
         "Thick lines are test accuracy, mean over the seeds, bands its lowest to highest seed, thin lines training "
-        f"accuracy{' with dropout' * data.dropout} ({_runs_words([arm.n for p in data.panels for arm in p.arms])})."
+        f"accuracy{' with dropout' * data.dropout} ({runs_words([arm.n for p in data.panels for arm in p.arms])})."
     )
     if any(arm.diverged_at for panel in data.panels for arm in panel.arms):
         text += " A trial counts as chance from the epoch in which it diverged, marked by a cross."

@@ -119,7 +119,8 @@ class Results:
 
     def plot(self, factor: str | None = None) -> Figure:
         """The figure of a factor: every seed, means and intervals; without a factor, the learning curves."""
-        from normlab.figures import curve_figure, draw_curves, draw_factor, factor_figure
+        from normlab.drawing import draw_curves, draw_factor
+        from normlab.figures import curve_figure, factor_figure
 
         if factor is None:
             return draw_curves(curve_figure(self.table))

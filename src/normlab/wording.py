@@ -8,6 +8,7 @@ from normlab.sensitivity import Range, sensitivities, sensitivity_contrasts
 from normlab.sequential import Resolution
 from normlab.table import STATES, ContrastRecord, State, StudyTable
 
+MAX_SHOWN = 8  # chosen: distinct values in one cell before the rest is counted
 UNITS = {"batch_size": "images", "train_images": "images", "image_size": "pixels", "rotation_degrees": "degrees"}
 
 
@@ -213,3 +214,14 @@ def interval_words(low: float | None, high: float | None, *, signed: bool = Fals
         return None
     sign = "+" if signed else ""
     return f"[{100 * low:{sign}.2f}, {100 * high:{sign}.2f}]"
+
+
+def runs_words(counts: Sequence[int]) -> str:
+    """Such as n = 3 to 5."""
+    return f"n = {min(counts)}" + (f" to {max(counts)}" if min(counts) < max(counts) else "")
+
+
+def some(values: Sequence[str], separator: str = ", ") -> str:
+    """The first of many, and how many more there are."""
+    shown = separator.join(values[:MAX_SHOWN])
+    return shown + (f" and {len(values) - MAX_SHOWN} more" if len(values) > MAX_SHOWN else "")

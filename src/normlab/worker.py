@@ -1,6 +1,6 @@
 """A worker process: trains the cohorts it is sent, one at a time, and sends back what was measured.
 
-It speaks JSON lines.
+It speaks JSON lines, and may be sent a request while it serves another.
 
     {"specs": [...], "weights": folder or null, "checkpoint": folder, "checkpoint_seconds": between two, "deadline":
      seconds since 1970 or null, "epochs": whether each is told of}
@@ -20,6 +20,7 @@ import functools
 import json
 import os
 import platform
+import queue
 import signal
 import sys
 import threading
@@ -46,7 +47,9 @@ def main(device: str, threads: str) -> None:
     channel = _claim_stdout()
     prepare_process(int(threads))
     signal.signal(signal.SIGTERM, lambda *_: _OVER.set())
-    for line in sys.stdin:
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(lines,), daemon=True).start()
+    while line := lines.get():
         request = json.loads(line)
         try:
             if "measure" in request:
@@ -61,6 +64,15 @@ def main(device: str, threads: str) -> None:
             traceback.print_exc()
             _send(channel, {"failed": _reason(error)})
             return  # what is left of a failure, such as its memory, goes with the process
+
+
+def _listen(lines: queue.SimpleQueue[str]) -> None:
+    """Reads standard input while this process trains, for a runner that sends work ahead would wait once a pipe is
+    full; an empty line is its end."""
+    with os.fdopen(os.dup(0)) as channel:  # of its own: sys.stdin is closed under a thread that reads it
+        for line in channel:
+            lines.put(line)
+    lines.put("")
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What the verbs that train have in common: their options, the live line, the summary and the exit code."""
+"""What verbs have in common: groups, options, stores; and of those that train the live line, summary and exit code."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from normlab.errors import UsageError, printable
+from normlab.errors import UsageError, printable, unknown
 
 if TYPE_CHECKING:
     from normlab.plan import Plan
@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from normlab.study import Study
 
 INTERRUPTED, TERMINATED = 130, 143
+
+
+class Group(click.Group):
+    """Commands with the nearest spelling of one that does not exist."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            raise UsageError(unknown("command", args[0], self.commands))
+        return super().resolve_command(ctx, args)
 
 
 def run_options(command: Any) -> Any:

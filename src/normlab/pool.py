@@ -1,0 +1,215 @@
+"""Worker processes: started, asked, heard and ended. What they are asked for is the runner's affair.
+
+Each is a `normlab.worker`, which reads requests and answers in JSON lines; worker.py says which.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from normlab.errors import UsageError
+from normlab.grid import Trial
+from normlab.processes import cores
+from normlab.trial import TrialSpec
+
+MAX_COHORT = 32
+CLOSING_SECONDS = 5.0  # for workers that are interrupted, to save where they stand
+SILENCE_SECONDS = 900.0  # chosen: a worker sends a line with every batch that takes longer than half a second
+# normlab.worker, imported without the garbage collector, which is a third of its start-up and never looks at it again.
+WORKER = "import gc, sys; gc.disable(); from normlab.worker import main; gc.freeze(); gc.enable(); main(*sys.argv[1:])"
+
+
+@dataclass(eq=False)
+class Worker:
+    """A process, the cohort it holds, and the one it was sent ahead, to go on with."""
+
+    process: subprocess.Popen[str]
+    log: Any  # its standard error
+    held: list[Trial] = field(default_factory=list)
+    ahead: list[Trial] = field(default_factory=list)
+    started: str = ""
+    joules: float | None = 0.0  # since then; None where it cannot be read
+    heard: float = 0.0  # on the clock of time.monotonic, when it last said anything
+    is_silent: bool = False
+    progress: dict[str, Any] = field(default_factory=dict)
+
+    def begin(self, trials: list[Trial]) -> None:
+        """Holds these from now on, and nothing ahead."""
+        self.held, self.ahead, self.progress, self.joules = trials, [], {}, 0.0
+        self.started, self.heard = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+
+    def ask(self, request: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # that it is dead will be heard
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+
+    def death(self) -> str:
+        """Why the process ended, in one line."""
+        code = self.process.wait()
+        if self.is_silent:
+            return f"the worker said nothing for {SILENCE_SECONDS:.0f} seconds and was killed"
+        self.log.seek(0)
+        lines = [line.strip() for line in self.log.read().splitlines() if line.strip()]
+        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+        return f"the worker died: {name}{hint}{'; ' + lines[-1][:300] if lines else ''}"
+
+    def end(self) -> None:
+        """Kills it if it lives, and closes what led to it."""
+        with contextlib.suppress(OSError):
+            self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self.log):
+            with contextlib.suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+
+
+class Pool:
+    """Worker processes of a device, and what they say."""
+
+    def __init__(self, device: str) -> None:
+        self.device, self.threads = device, 1 if device == "cpu" else 2
+        self.workers: list[Worker] = []
+        self._lines: queue.Queue[tuple[Worker, str]] = queue.Queue()
+
+    def resize(self, count: int) -> None:
+        """Starts or ends workers, none of which holds anything, until there are so many."""
+        for worker in self.workers[count:]:
+            self.discard(worker)
+        while len(self.workers) < count:
+            self.workers.append(self._start())
+
+    def discard(self, worker: Worker) -> None:
+        self.workers.remove(worker)
+        worker.end()
+
+    def replace(self, worker: Worker) -> Worker:
+        """A new one instead."""
+        self.discard(worker)
+        self.workers.append(self._start())
+        return self.workers[-1]
+
+    def hear(self, seconds: float) -> tuple[Worker, dict[str, Any]] | None:
+        """What comes next from any worker, within so many seconds; the death of one is a failure that may be tried
+        again."""
+        with contextlib.suppress(queue.Empty):
+            worker, line = self._lines.get(timeout=seconds)
+            if worker in self.workers:
+                worker.heard = time.monotonic()
+                return worker, json.loads(line) if line else {"failed": worker.death(), "again": True}
+        return None
+
+    def measure_cohort(self, spec: TrialSpec) -> int:
+        """The size of cohort that most workers, measuring at the same time, find fastest."""
+        request = {
+            "measure": spec.model_dump(mode="json"),
+            "most": MAX_COHORT,
+            "memory": _free_bytes() / len(self.workers),
+        }
+        asked, answers = list(self.workers), list[int]()
+        for worker in asked:
+            worker.ask(request)
+        while asked:
+            heard = self.hear(SILENCE_SECONDS)
+            if heard is None:
+                for silent in asked:
+                    silent.process.kill()
+                continue
+            worker, message = heard
+            asked.remove(worker)
+            answers.append(message.get("cohort", 1))  # what failed or died is left alone
+            if "cohort" not in message:
+                self.replace(worker)
+        return statistics.median_low(answers)
+
+    def end_silent(self) -> None:
+        """Kills workers that hold trials and have said nothing for too long; their end is heard of as any other."""
+        for worker in self.workers:
+            if worker.held and not worker.is_silent and time.monotonic() - worker.heard > SILENCE_SECONDS:
+                worker.is_silent = True
+                worker.process.kill()
+
+    def end_busy(self) -> None:
+        """Ends the workers that train, after a checkpoint."""
+        busy = [worker for worker in self.workers if worker.held]
+        for worker in busy:
+            with contextlib.suppress(OSError):
+                worker.process.terminate()
+        until = time.monotonic() + CLOSING_SECONDS
+        for worker in busy:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.process.wait(max(0.0, until - time.monotonic()))
+            self.discard(worker)
+
+    def _start(self) -> Worker:
+        log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives as long as the worker
+        process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, self.device, str(self.threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(self.threads)},
+            start_new_session=True,  # Ctrl-C reaches the runner, which decides
+        )
+        worker = Worker(process=process, log=log)
+        threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
+        return worker
+
+    def _listen(self, worker: Worker) -> None:
+        assert worker.process.stdout is not None
+        with contextlib.suppress(ValueError, OSError):
+            for line in worker.process.stdout:
+                if line.endswith("\n"):  # else the worker died over it
+                    self._lines.put((worker, line))
+        self._lines.put((worker, ""))  # the end: the process is gone
+
+
+def default_workers(device: str) -> int:
+    """As many worker processes as there are cores to use; on a GPU one."""
+    return cores() if device == "cpu" else 1
+
+
+def resolve_device(device: str) -> str:
+    """`auto` is a CUDA device where there is one, else the CPU; torch is imported only where that is in question."""
+    if device == "cpu" or (device == "auto" and shutil.which("nvidia-smi") is None):
+        return "cpu"
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = "unknown"
+    if kind not in {"cuda", "mps"}:
+        raise UsageError(f"device '{device}' is not known; allowed: auto, cpu, cuda, cuda:N, mps")
+    if not (torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()):
+        raise UsageError(f"device '{device}' is not available on this machine; write --device cpu")
+    return device
+
+
+def _free_bytes() -> float:
+    """Half of the memory that nobody uses now."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return 512.0 * int(line.split()[1])
+    with contextlib.suppress(OSError, ValueError):
+        return 0.25 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 1e9
