@@ -14,9 +14,10 @@ import numpy as np
 from numba import carray, types
 from numba.extending import intrinsic
 
-from normlab.vectors import compiled, floats, pointer
+from normlab.vectors import compiled, floats, pointer, prefetch
 
 WIDTH = 128  # channels a pass over a row should have; fewer are repeated until a row has as many
+AHEAD = 4  # rows that are fetched before they are read: several streams at once are more than the processor foresees
 BLOCK = 256  # rows summed up in float32 before their sums are added in float64
 
 
@@ -68,6 +69,13 @@ def _bytes(address, rows, width):
 
 
 @compiled
+def _expect(row_, size):
+    """Fetches a row."""
+    for c in range(0, size, 64):
+        prefetch(row_ + c)
+
+
+@compiled
 def _repeated(addresses, channels, count):
     """Vectors of channels as the rows of one array, [vectors, count · channels]: with fewer things in memory that might
     overlap, LLVM makes vectors of the loops."""
@@ -104,6 +112,8 @@ def moments(like, h_, rows, channels, before_, mean_, var_):
         end = min(row + BLOCK, height)
         sums[:] = 0
         while row + 4 <= end:
+            for ahead in range(row + AHEAD, row + AHEAD + 4):
+                _expect(h_ + ahead * width * h.itemsize, width * h.itemsize)
             for j in range(width):
                 s, o = vectors[slope, j], vectors[origin, j]
                 v0, v1 = _widen(h[row, j]), _widen(h[row + 1, j])
@@ -159,6 +169,9 @@ def adjoint_sums(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, s
         end = min(row + BLOCK, height)
         sums[:] = 0
         while row + 2 <= end:
+            for ahead in range(row + AHEAD, row + AHEAD + 2):
+                _expect(h_ + ahead * width * h.itemsize, width * h.itemsize)
+                _expect(g_ + ahead * width * h.itemsize, width * h.itemsize)
             for j in range(width):
                 s, t, m = vectors[before, j], vectors[after, j], vectors[mean, j]
                 v0, v1 = _widen(h[row, j]), _widen(h[row + 1, j])
