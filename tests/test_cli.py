@@ -13,7 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from normlab.plan import make_plan
+from normlab.store import Store
+from normlab.study import Study
 from tests.conftest import Run
+from tests.test_table import make_result
 
 STUDY = """\
 question: Does it matter?
@@ -85,14 +89,16 @@ def test_a_study_goes_from_its_file_to_an_answer(study: Path, tmp_path: Path, no
     assert len(rows) == 2
 
 
-def test_a_trial_that_another_study_trained_is_not_trained_again(study: Path, tmp_path: Path, normlab: Run) -> None:
-    assert normlab("run", study, "norm=batch", "learning_rate=1e-3").returncode == 0
+def test_a_trial_that_another_study_trained_is_not_trained_again(study: Path, tmp_path: Path, here: Run) -> None:
+    store = Store(tmp_path / "normlab-store")
+    store.require_writable()
+    for trial in make_plan(Study.load(study, overrides=["norm=batch", "learning_rate=1e-3"]), store).trials:
+        store.save(make_result(trial.id, trial.spec, 0.5))
     other = tmp_path / "other.yaml"
     other.write_text(STUDY.replace("seeds: 2", "seeds: 3").replace("  learning_rate: [1e-3, 1e-2]\n", ""))
-    done = normlab("run", other, "--json")
-    summary = json.loads(done.stdout)
-    assert summary["already_finished"] == 2  # the default learning rate is 1e-3
-    assert summary["trained"] == 4
+    arms = json.loads(here("plan", other, "--json").stdout)["arms"]
+    assert sum(arm["finished"] for arm in arms) == 2  # the default learning rate is 1e-3
+    assert sum(arm["missing"] for arm in arms) == 4
 
 
 def test_one_trial_is_the_same_alone_and_from_another_number_of_workers(tmp_path: Path, normlab: Run) -> None:
