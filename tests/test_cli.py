@@ -128,6 +128,19 @@ def start(study: Path, *arguments: str) -> "subprocess.Popen[str]":
     )  # fmt: skip
 
 
+def test_an_interrupt_while_modules_load_is_one_line(tmp_path: Path, normlab: Run) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'normlab.cli':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+    )
+    done = normlab("--help", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "normlab: interrupted\n")
+
+
 def wait_for_results(store: Path, count: int) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:

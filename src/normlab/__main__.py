@@ -1,3 +1,16 @@
-from normlab.cli import main
+"""The command `normlab`, which hears Ctrl-C from the first moment: while its modules load, too."""
 
-main()
+import sys
+
+
+def main() -> None:
+    try:
+        from normlab.cli import main as run
+    except KeyboardInterrupt:
+        print("normlab: interrupted", file=sys.stderr)
+        sys.exit(130)  # cli_common.INTERRUPTED, which is not there yet
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -116,7 +116,7 @@ def _decode(name: str, image_size: int | None, max_bad_images: int, folder: Path
         size = image_size or _native_size(path, files, listing)
     count = len(listing.paths)
     cache.new_images(folder, count, size)
-    bad = _decode_all(path, listing.paths, size, image_size is not None, folder)
+    bad = decode_all(path, listing.paths, size, image_size is not None, folder)
     if len(bad) > max_bad_images:
         few = "; ".join(f"{listing.paths[row]}: {why}" for row, why in bad[:3])
         given = f" --image-size {image_size}" if image_size else ""
@@ -150,7 +150,7 @@ def _keep(path: Path, rows: np.ndarray) -> None:
     path.with_name("kept.npy").replace(path)
 
 
-def _decode_all(path: Path, paths: Sequence[str], size: int, resize: bool, folder: Path) -> list[tuple[int, str]]:
+def decode_all(path: Path, paths: Sequence[str], size: int, resize: bool, folder: Path) -> list[tuple[int, str]]:
     """Fills the array, on every core where that pays; returns what could not be read."""
     job = {
         "source": str(path),
