@@ -30,6 +30,7 @@ reliability: $(INSTALLED)  ## cause every fault, the long soaks too, and write d
 bench: $(INSTALLED) .venv-peers/.installed  ## against the machine's limit, in a large store, and against peers; over an hour
 	! $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || $(BIN)/python -m benchmarks.gpu
 	$(BIN)/python -m benchmarks.limit --profile
+	$(BIN)/python -m benchmarks.images
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.study --peers .venv-peers/bin/python
 

@@ -405,6 +405,31 @@ def test_a_cohort_that_does_not_fit_into_memory_is_halved_and_what_never_fits_is
     assert "memory" in errors
 
 
+def own_workers() -> set[int]:
+    """The worker processes that this process has started."""
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    return {int(pid) for pid in children if "normlab.worker" in Path(f"/proc/{pid}/cmdline").read_text()}
+
+
+def test_a_worker_that_is_killed_loses_nothing_of_what_it_was_sent_ahead(study: Path, tmp_path: Path) -> None:
+    loaded = Study.load(study, overrides=["norm=batch", "epochs=4"])
+    store = Store(tmp_path / "store")
+    killed: set[int] = set()
+
+    def kill_once(status: Any) -> None:
+        claimed = list((store.root / "running").glob("*.json"))
+        if not killed and status.finished >= 1 and len(claimed) == 2:  # one that is trained, and one ahead
+            killed.update(own_workers())
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    summary = run(loaded, store=store, workers=1, device="cpu", cohort=1, report=kill_once)
+    assert len(killed) == 1
+    assert (summary.trained, summary.failures) == (6, {})
+    assert not make_plan(loaded, store).missing()
+    assert list((store.root / "running").iterdir()) == []
+
+
 @pytest.mark.slow
 @pytest.mark.fault(24)
 def test_a_worker_that_says_nothing_is_killed_and_its_trial_tried_again(
@@ -422,9 +447,7 @@ def test_a_worker_that_says_nothing_is_killed_and_its_trial_tried_again(
         if status.loss is None:
             patience(60.0)
             return
-        children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-        pids = [int(pid) for pid in children if "normlab.worker" in Path(f"/proc/{pid}/cmdline").read_text()]
-        for pid in set(pids) - set(stopped):
+        for pid in own_workers() - set(stopped):
             os.kill(pid, signal.SIGSTOP)
             stopped.append(pid)
             patience(2.0)

@@ -1,6 +1,7 @@
 """Worker processes: they hear what is sent ahead, answer in order, and their death is heard of."""
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from normlab import datasets
 from normlab.grid import trials_by_arm
 from normlab.pool import Pool, Worker
 from normlab.study import parse_study
+from normlab.trial import TrialSpec
 
 STUDY = """question: x?
 base: {data: digits, split: fraction, train_images: 100, network: 4K-1C1B-10D, epochs: 60}
@@ -30,7 +32,7 @@ def request(seed: int, folder: Path) -> dict[str, Any]:
     ((_, trials),) = trials_by_arm(parse_study(STUDY.encode(), name="s", path="s.yaml"), datasets.fingerprint)
     return {
         "specs": [trials[seed].spec.model_dump(mode="json")], "weights": None, "epochs": False,
-        "checkpoint": str(folder / str(seed)), "checkpoint_seconds": 60.0, "deadline": None,
+        "checkpoint": str(folder / str(seed)), "checkpoint_seconds": 60.0, "deadline": None, "ahead": False,
     }  # fmt: skip
 
 
@@ -63,3 +65,51 @@ def test_a_request_sent_ahead_is_taken_at_once_however_long_and_answered_in_its_
     other = pool.replace(worker)
     assert pool.workers == [other]
     assert worker.process.returncode == -signal.SIGKILL
+
+
+def test_what_was_sent_ahead_is_not_begun_after_the_deadline(pool: Pool, tmp_path: Path) -> None:
+    (worker,) = pool.workers
+    worker.ask({**request(0, tmp_path), "deadline": time.time() - 1, "ahead": True})
+    assert next_answer(pool) == (worker, {"stopped": True})
+    assert list(tmp_path.iterdir()) == []
+    worker.ask({**request(0, tmp_path), "deadline": time.time() - 1})  # one step, lest short runs never get on
+    assert next_answer(pool) == (worker, {"stopped": True})
+    assert (tmp_path / "0").exists()
+
+
+def test_a_measurement_goes_by_the_workers_that_answer_and_replaces_the_one_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers that speak the protocol and train nothing; the first to start fails."""
+    script = (
+        "import os, sys, time\n"
+        "try:\n"
+        f"    os.close(os.open({str(tmp_path / 'first')!r}, os.O_CREAT | os.O_EXCL))\n"
+        '    sys.stdin.readline(), print(\'{"failed": "no memory"}\', flush=True), sys.exit()\n'
+        "except FileExistsError:\n"
+        "    for line in sys.stdin:\n"
+        "        time.sleep(0.5), print('{\"cohort\": 4}', flush=True)\n"
+    )
+    monkeypatch.setattr("normlab.pool.WORKER", script)
+    pool, spec = Pool("cpu"), TrialSpec.model_validate(request(0, tmp_path)["specs"][0])
+    pool.resize(3)
+    before = list(pool.workers)
+    assert pool.measure_cohort(spec) == 4
+    assert pool.measure_cohort(spec) == 4  # although the end of the first is heard only now
+    assert len(set(before) & set(pool.workers)) == 2
+    assert len(pool.workers) == 3
+    pool.resize(0)
+
+
+def test_a_worker_that_died_while_it_had_nothing_to_do_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("normlab.pool.WORKER", "import sys; sys.stdin.read()")
+    pool = Pool("cpu")
+    pool.resize(2)
+    dead, alive = pool.workers
+    dead.process.kill()
+    dead.process.wait()
+    pool.resize(2)
+    assert dead not in pool.workers
+    assert alive in pool.workers
+    assert len(pool.workers) == 2
+    pool.resize(0)

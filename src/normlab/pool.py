@@ -88,7 +88,9 @@ class Pool:
         self._lines: queue.Queue[tuple[Worker, str]] = queue.Queue()
 
     def resize(self, count: int) -> None:
-        """Starts or ends workers, none of which holds anything, until there are so many."""
+        """Starts or ends workers, none of which holds anything, until so many live."""
+        for worker in [worker for worker in self.workers if worker.process.poll() is not None]:
+            self.discard(worker)
         for worker in self.workers[count:]:
             self.discard(worker)
         while len(self.workers) < count:
@@ -107,11 +109,13 @@ class Pool:
     def hear(self, seconds: float) -> tuple[Worker, dict[str, Any]] | None:
         """What comes next from any worker, within so many seconds; the death of one is a failure that may be tried
         again."""
+        until = time.monotonic() + seconds
         with contextlib.suppress(queue.Empty):
-            worker, line = self._lines.get(timeout=seconds)
-            if worker in self.workers:
-                worker.heard = time.monotonic()
-                return worker, json.loads(line) if line else {"failed": worker.death(), "again": True}
+            while True:
+                worker, line = self._lines.get(timeout=max(0.0, until - time.monotonic()))
+                if worker in self.workers:  # else the end of one that was discarded
+                    worker.heard = time.monotonic()
+                    return worker, json.loads(line) if line else {"failed": worker.death(), "again": True}
         return None
 
     def measure_cohort(self, spec: TrialSpec) -> int:
@@ -131,8 +135,9 @@ class Pool:
                     silent.process.kill()
                 continue
             worker, message = heard
-            asked.remove(worker)
-            answers.append(message.get("cohort", 1))  # what failed or died is left alone
+            if worker in asked:
+                asked.remove(worker)
+                answers.append(message.get("cohort", 1))  # what failed or died is left alone
             if "cohort" not in message:
                 self.replace(worker)
         return statistics.median_low(answers)

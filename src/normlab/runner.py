@@ -260,8 +260,8 @@ class _Run:
             if self._is_over(GRACE_SECONDS):
                 for worker in self.pool.workers:
                     self.summary.stopped += len(worker.held)
-                    self._take_back(worker)
-                break  # and `close` ends them
+                    self.waiting.append(worker.ahead)
+                break  # and `close` ends them, and gives up what they hold
             if heard := self.pool.hear(TICK_SECONDS):
                 self._share_energy()
                 self._handle(*heard)
@@ -312,12 +312,12 @@ class _Run:
         )
 
     def _assign(self, worker: Worker) -> None:
-        """Gives a worker the next cohort whose trials can all be claimed, and short ones ahead, so that it goes on
-        without a pause."""
-        while not worker.held or (not worker.ahead and self._may_send_ahead()):
-            claimed = self._claim_next()
+        """Gives a worker that has nothing the next cohort whose trials can all be claimed, and while it trains a short
+        one another, so that it goes on without a pause."""
+        while self.waiting and not self._is_over() and (not worker.held or self._may_send_ahead(worker)):
+            claimed = self._claim(self.waiting.pop(0))
             if not claimed:
-                return
+                continue
             ids = [trial.id for trial in claimed]
             if len(ids) > 1:
                 self.store.begin_cohort(ids)
@@ -328,24 +328,22 @@ class _Run:
                 "checkpoint": str(self.store.checkpoint_folder(ids).absolute()),
                 "checkpoint_seconds": self.checkpoint_seconds,
                 "deadline": self.deadline,
+                "ahead": bool(worker.held),
             }
-            worker.ask(request)
             if worker.held:
                 worker.ahead = claimed
             else:
                 worker.begin(claimed)
+            worker.ask(request)
 
-    def _may_send_ahead(self) -> bool:
-        """Whether what comes next is short, and leaves something for every other worker."""
-        flops = sum(self.plan.flops[trial.id] for trial in self.waiting[0]) if self.waiting else math.inf
-        return flops < SHORT and len(self.waiting) >= len(self.pool.workers) and not self.fail_fast
-
-    def _claim_next(self) -> list[Trial]:
-        """The next cohort, or as much of it as is to be had; empty where nothing is left."""
-        while self.waiting and not self._is_over():
-            if claimed := self._claim(self.waiting.pop(0)):
-                return claimed
-        return []
+    def _may_send_ahead(self, worker: Worker) -> bool:
+        """Whether a worker trains something short and has nothing ahead, and what comes next is short and leaves
+        something for every other worker."""
+        is_short = all(
+            sum(self.plan.flops[trial.id] for trial in cohort) < SHORT for cohort in (worker.held, self.waiting[0])
+        )
+        trains = bool(worker.progress) and not worker.ahead  # one that still starts does not read yet
+        return trains and is_short and len(self.waiting) >= len(self.pool.workers) and not self.fail_fast
 
     def _claim(self, chunk: list[Trial]) -> list[Trial]:
         """What can be claimed of a cohort; all or none of one that was begun before, with what it has finished."""
@@ -398,6 +396,8 @@ class _Run:
         if "progress" in message:
             if not worker.progress:
                 self._count_resumed(worker.held, message["progress"])
+                worker.progress = message["progress"]
+                self._assign(worker)
             worker.progress = message["progress"]
             return
         if "warning" in message:
@@ -438,6 +438,8 @@ class _Run:
                 return
             worker = self.pool.replace(worker)
         self._assign(worker)
+        for idle in [other for other in self.pool.workers if not other.held]:
+            self._assign(idle)  # what was given back may be more than one can take
 
     def _count_resumed(self, held: list[Trial], progress: dict[str, Any]) -> None:
         share = progress["resumed_images"] / progress["total_images"]

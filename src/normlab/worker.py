@@ -3,7 +3,7 @@
 It speaks JSON lines, and may be sent a request while it serves another.
 
     {"specs": [...], "weights": folder or null, "checkpoint": folder, "checkpoint_seconds": between two, "deadline":
-     seconds since 1970 or null, "epochs": whether each is told of}
+     seconds since 1970 or null, "ahead": whether sent while another is served, "epochs": whether each is told of}
     → {"progress": ...}, {"epoch": curves, "trial": place in the cohort}, {"warning": text}, and in the end
       {"outcomes": [...]}, {"stopped": true} at the deadline or after SIGTERM, with a checkpoint, or {"failed": reason},
       after which it ends
@@ -49,11 +49,13 @@ def main(device: str, threads: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: _OVER.set())
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(lines,), daemon=True).start()
-    while line := lines.get():
+    while (line := lines.get()) and not _OVER.is_set():
         request = json.loads(line)
         try:
             if "measure" in request:
                 _send(channel, {"cohort": _measure(request, device)})
+            elif request["ahead"] and request["deadline"] is not None and time.time() > request["deadline"]:
+                raise Stopped  # not begun in time
             else:
                 _send(channel, {"outcomes": _train(request, torch.device(device), channel)})
         except Stopped:
@@ -69,10 +71,12 @@ def main(device: str, threads: str) -> None:
 def _listen(lines: queue.SimpleQueue[str]) -> None:
     """Reads standard input while this process trains, for a runner that sends work ahead would wait once a pipe is
     full; an empty line is its end."""
-    with os.fdopen(os.dup(0)) as channel:  # of its own: sys.stdin is closed under a thread that reads it
-        for line in channel:
-            lines.put(line)
-    lines.put("")
+    try:
+        with os.fdopen(os.dup(0)) as channel:  # of its own: sys.stdin is closed under a thread that reads it
+            for line in channel:
+                lines.put(line)
+    finally:
+        lines.put("")
 
 
 def _reason(error: Exception) -> str:
