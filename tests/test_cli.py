@@ -239,6 +239,7 @@ BAD_OVERRIDES = [
     (["norm=batch", "norm_dense=true", "train_images=33", "network=4K-1C2B-8D-10D"], ["two", "batch_size", "dense1"]),
     (["--scale", "big"], ["unknown scale", "big"]),
     (["--device", "tpu"], ["'tpu'", "cpu"]),
+    (["--device", "mps"], ["'mps'", "float64", "--device cpu"]),
     (["-j", "0"], ["0", "1<=x"]),
     (["--wrokers", "2"], ["--wrokers", "--workers"]),
 ]

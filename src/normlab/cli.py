@@ -334,7 +334,7 @@ def inspect(trial: str, store_path: str | None, folder: str | None, as_json: boo
 @commands.command()
 @click.argument("overrides", nargs=-1, metavar="KEY=VALUE...", required=True)
 @click.option("--store", "store_path", metavar="FOLDER", help="Where results are kept. [normlab-store]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(overrides: tuple[str, ...], store_path: str | None, device: str, as_json: bool) -> int:
     """Train one trial: normlab train data=digits split=fraction network=8K-2C2B-10D epochs=10."""

@@ -43,7 +43,7 @@ def run_options(command: Any) -> Any:
         click.option("--hours", type=click.FloatRange(0, min_open=True), help="Stop in order after this time."),
         click.option("--cohort", type=click.IntRange(1, 1024),
                      help="Trials trained together as one program; 1 turns it off. [as measured to be fastest]"),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
         click.option("-j", "--workers", type=click.IntRange(1, 1024),
                      help="Worker processes. [one a core; on a GPU one]"),
     ):  # fmt: skip

@@ -59,6 +59,9 @@ class Worker:
 
     def death(self) -> str:
         """Why the process ended, in one line."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(CLOSING_SECONDS)
+        self.process.kill()  # it closed its output, and hung on its way out
         code = self.process.wait()
         if self.is_silent:
             return f"the worker said nothing for {SILENCE_SECONDS:.0f} seconds and was killed"
@@ -202,9 +205,11 @@ def resolve_device(device: str) -> str:
         kind = torch.device(device).type
     except RuntimeError:
         kind = "unknown"
-    if kind not in {"cuda", "mps"}:
-        raise UsageError(f"device '{device}' is not known; allowed: auto, cpu, cuda, cuda:N, mps")
-    if not (torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()):
+    if kind == "mps":
+        raise UsageError(f"device '{device}': training sums in float64, which MPS does not have; write --device cpu")
+    if kind != "cuda":
+        raise UsageError(f"device '{device}' is not known; allowed: auto, cpu, cuda, cuda:N")
+    if not torch.cuda.is_available():
         raise UsageError(f"device '{device}' is not available on this machine; write --device cpu")
     return device
 
