@@ -110,6 +110,7 @@ def test_one_trial_is_the_same_alone_and_from_another_number_of_workers(tmp_path
     assert (tmp_path / "a" / "trials" / first["id"] / "model.safetensors").exists()
 
 
+@pytest.mark.slow  # tests/test_train.py holds it step by step
 def test_a_cohort_gives_the_results_of_trials_trained_alone(study: Path, normlab: Run, here: Run) -> None:
     alone = normlab("run", study, "--store", "alone")
     together = normlab("run", study, "--store", "together", "--cohort", 4)
