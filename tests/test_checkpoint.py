@@ -217,7 +217,7 @@ base:
   train_images: 200
   network: 4K-1C2B-10D
   norm: batch
-  epochs: 60
+  epochs: 40
 seeds: 2
 """
 

@@ -239,6 +239,7 @@ def assert_shared(study: Path, runners: int, kills: int, seed: int) -> None:
     assert list(store.glob("running/*")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.fault(13)
 def test_two_runners_share_a_study_and_train_no_trial_twice(study: Path) -> None:
     store = study.parent / "store"
