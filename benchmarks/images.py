@@ -34,6 +34,7 @@ from normlab.trial import make_spec
 from normlab.worker import prepare_process
 
 ROUNDS = 3
+ENDINGS = (".jpg", ".jpeg")
 CASES = [(16, 4, 8), (16, 16, 4), (16, 128, 1), (64, 16, 1)]  # width, batch, trials together
 
 
@@ -70,7 +71,7 @@ def time_decoding(name: str) -> None:
 def pillow_alone(path: Path) -> tuple[int, float]:
     """The number of images, and the seconds that one process needs to decode them."""
     with zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if name.lower().endswith((".jpg", ".jpeg"))]
+        names = [name for name in archive.namelist() if name.lower().endswith(ENDINGS)]
         started = time.perf_counter()
         for name in names:
             np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB"))
@@ -80,7 +81,7 @@ def pillow_alone(path: Path) -> tuple[int, float]:
 def decoding_seconds(path: Path, folder: Path) -> float:
     """Of the processes that decode, their start included, into an array on disk."""
     with open_files(path) as files:
-        names = [member.path for member in files.members() if member.path.lower().endswith((".jpg", ".jpeg"))]
+        names = [member.path for member in files.members() if member.path.lower().endswith(ENDINGS)]
         with Image.open(io.BytesIO(files.read(names[0]))) as first:
             size = first.width
     new_images(folder, len(names), size)

@@ -21,3 +21,7 @@ def test_the_gpu_benchmark_measures_every_way_and_projects_the_hours_of_the_pape
     assert all(float(cell.replace(",", "")) > 0 for cell in row.split("|")[2 : 2 + len(convolution.WAYS)])
     assert "0 of 8 cases were not reached" in shown
     assert "One final model alone" in shown
+
+    monkeypatch.setattr("sys.argv", ["gpu", "--small", "--device", "cpu", "--minutes", "0"])
+    gpu.main()
+    assert "8 of 8 cases were not reached" in capsys.readouterr().out

@@ -245,6 +245,11 @@ def test_junk_that_systems_leave_is_no_data(places: Path) -> None:
     assert len(datasets.load("folder:pets.zip").train_labels) == 8
 
 
+def test_entries_of_a_zip_may_begin_in_the_folder_it_was_made_in(places: Path) -> None:
+    write_zip(places / "pets.zip", {f"./{path}": content for path, content in make_files().items()})
+    assert len(datasets.load("folder:pets.zip").train_labels) == 8
+
+
 LAYOUTS = [
     ({"train/cat/0.png", "train/dog/0.png", "test/cat/0.png"}, "'dog'.*no test images"),
     (

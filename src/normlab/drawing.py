@@ -57,12 +57,8 @@ def draw_factor(data: FactorFigure) -> Figure:
         legend = _factor_legend(data, names)
         titles = _titles(data.panels, panel_points + 20)
         height = (2.9 if rows == 1 else 2.0 * rows) + _legend_height(legend, width) + _tick_height(data, panel_points)
-        figure = ShownFigure(figsize=(width, height), layout="constrained")
-        axes_grid = figure.subplots(rows, columns, squeeze=False)
-        for i, axes in enumerate(axes_grid.flat):
-            if i >= len(data.panels):
-                axes.set_visible(False)
-                continue
+        figure, panels = _panels(width, height, columns, rows, len(data.panels))
+        for i, axes in enumerate(panels):
             _prepare_factor_axes(axes, data, panel_points)
             axes.set_title(titles[i], loc="left")
             _draw_panel(axes, data, data.panels[i], names, panel_points)
@@ -80,20 +76,26 @@ def draw_curves(data: CurveFigure) -> Figure:
         titles = _titles(data.panels, (width / columns - 0.4) * 72)
         lines = 0.15 * rows * max((title.count("\n") for title in titles), default=0)
         height = (3.0 if columns == 1 else 1.8 * rows + 0.3) + _legend_height(legend, width) + lines
-        figure = ShownFigure(figsize=(width, height), layout="constrained")
-        axes_grid = figure.subplots(rows, columns, squeeze=False)
-        for i, axes in enumerate(axes_grid.flat):
-            if i >= len(data.panels):
-                axes.set_visible(False)
-                continue
+        figure, panels = _panels(width, height, columns, rows, len(data.panels))
+        for i, axes in enumerate(panels):
             axes.set_title(titles[i], loc="left")
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            locator: Any = axes.xaxis.get_major_locator()
+            locator.set_params(integer=True)
             for arm in data.panels[i].arms:
                 _draw_arm_curves(axes, arm, data)
             _label_outer(axes, i, columns, len(data.panels), "epoch", "accuracy (%)")
-        _share_limits(list(axes_grid.flat)[: len(data.panels)])
+        _share_limits(panels)
         _draw_legend(figure, legend, width)
     return figure
+
+
+def _panels(width: float, height: float, columns: int, rows: int, count: int) -> tuple[Figure, list[Axes]]:
+    """A figure of so many inches, and its first `count` panels; the others stay empty."""
+    figure = ShownFigure(figsize=(width, height), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels[count:]:
+        axes.set_visible(False)
+    return figure, panels[:count]
 
 
 def picture(figure: Figure, suffix: str) -> bytes:

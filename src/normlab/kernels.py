@@ -14,7 +14,7 @@ import numpy as np
 from numba import carray, types
 from numba.extending import intrinsic
 
-from normlab.vectors import compiled, floats, pointer, prefetch
+from normlab.vectors import compiled, floats, pointer, prefetch_all
 
 WIDTH = 128  # channels a pass over a row should have; fewer are repeated until a row has as many
 AHEAD = 4  # rows that are fetched before they are read: several streams at once are more than the processor foresees
@@ -69,13 +69,6 @@ def _bytes(address, rows, width):
 
 
 @compiled
-def _expect(row_, size):
-    """Fetches a row."""
-    for c in range(0, size, 64):
-        prefetch(row_ + c)
-
-
-@compiled
 def _repeated(addresses, channels, count):
     """Vectors of channels as the rows of one array, [vectors, count · channels]: with fewer things in memory that might
     overlap, LLVM makes vectors of the loops."""
@@ -107,13 +100,12 @@ def moments(like, h_, rows, channels, before_, mean_, var_):
     for j in range(width):
         v = _widen(h[0, j % channels])
         vectors[origin, j] = v if v > 0 else v * vectors[slope, j]
-    row = 0
+    row, size = 0, width * h.itemsize
     while row < height:
         end = min(row + BLOCK, height)
         sums[:] = 0
         while row + 4 <= end:
-            for ahead in range(row + AHEAD, row + AHEAD + 4):
-                _expect(h_ + ahead * width * h.itemsize, width * h.itemsize)
+            prefetch_all(h_ + (row + AHEAD) * size, 4 * size)
             for j in range(width):
                 s, o = vectors[slope, j], vectors[origin, j]
                 v0, v1 = _widen(h[row, j]), _widen(h[row + 1, j])
@@ -164,14 +156,13 @@ def adjoint_sums(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, s
     vectors = _repeated((before_, a_, b_, after_, mean_), channels, count)
     before, a, b, after, mean = 0, 1, 2, 3, 4
     sums, totals = np.empty((2, width), np.float32), np.zeros((2, channels), np.float64)
-    row = 0
+    row, size = 0, width * h.itemsize
     while row < height:
         end = min(row + BLOCK, height)
         sums[:] = 0
         while row + 2 <= end:
-            for ahead in range(row + AHEAD, row + AHEAD + 2):
-                _expect(h_ + ahead * width * h.itemsize, width * h.itemsize)
-                _expect(g_ + ahead * width * h.itemsize, width * h.itemsize)
+            prefetch_all(h_ + (row + AHEAD) * size, 2 * size)
+            prefetch_all(g_ + (row + AHEAD) * size, 2 * size)
             for j in range(width):
                 s, t, m = vectors[before, j], vectors[after, j], vectors[mean, j]
                 v0, v1 = _widen(h[row, j]), _widen(h[row + 1, j])

@@ -25,7 +25,7 @@ from normlab.grid import Trial
 from normlab.processes import cores
 from normlab.trial import TrialSpec
 
-MAX_COHORT = 32
+MAX_COHORT = 32  # chosen: sizes up to it are tried
 CLOSING_SECONDS = 5.0  # for workers that are interrupted, to save where they stand
 SILENCE_SECONDS = 900.0  # chosen: a worker sends a line with every batch that takes longer than half a second
 # normlab.worker, imported without the garbage collector, which is a third of its start-up and never looks at it again.

@@ -294,7 +294,7 @@ class _Run:
         flops = self.done_flops
         for worker in busy:
             share = worker.progress["done_images"] / worker.progress["total_images"]
-            flops += share * sum(self.plan.flops[trial.id] for trial in worker.held)
+            flops += share * self._flops(worker.held)
         speed = (flops - self.resumed_flops) / elapsed if elapsed else 0.0
         losses = [w.progress["loss"] for w in busy if w.progress["loss"] is not None]
         accuracies = [w.progress["accuracy"] for w in busy if w.progress["accuracy"] is not None]
@@ -339,9 +339,7 @@ class _Run:
     def _may_send_ahead(self, worker: Worker) -> bool:
         """Whether a worker trains something short and has nothing ahead, and what comes next is short and leaves
         something for every other worker."""
-        is_short = all(
-            sum(self.plan.flops[trial.id] for trial in cohort) < SHORT for cohort in (worker.held, self.waiting[0])
-        )
+        is_short = all(self._flops(cohort) < SHORT for cohort in (worker.held, self.waiting[0]))
         trains = bool(worker.progress) and not worker.ahead  # one that still starts does not read yet
         return trains and is_short and len(self.waiting) >= len(self.pool.workers) and not self.fail_fast
 
@@ -375,10 +373,7 @@ class _Run:
             if (
                 self.cohort is None
                 and most > 1
-                and (
-                    most >= MANY
-                    or sum(self.plan.flops[trial.id] for trial in group) > WORTH_MEASURING * len(self.pool.workers)
-                )
+                and (most >= MANY or self._flops(group) > WORTH_MEASURING * len(self.pool.workers))
             ):
                 known = known_as("cohort", self.pool.device, len(self.pool.workers), speed_class(spec))
                 best = int(cache.remembered(known, lambda spec=spec: str(self.pool.measure_cohort(spec))))  # type: ignore[misc]
@@ -389,16 +384,18 @@ class _Run:
                 self.store.begin_cohort([trial.id for trial in chunk])
         self.waiting += formed
 
+    def _flops(self, trials: Sequence[Trial]) -> float:
+        return sum(self.plan.flops[trial.id] for trial in trials)
+
     def _is_over(self, grace_seconds: float = 0.0) -> bool:
         return self.deadline is not None and time.time() > self.deadline + grace_seconds
 
     def _handle(self, worker: Worker, message: dict[str, Any]) -> None:
         if "progress" in message:
-            if not worker.progress:
-                self._count_resumed(worker.held, message["progress"])
-                worker.progress = message["progress"]
+            is_first, worker.progress = not worker.progress, message["progress"]
+            if is_first:
+                self._count_resumed(worker.held, worker.progress)
                 self._assign(worker)
-            worker.progress = message["progress"]
             return
         if "warning" in message:
             self.summary.warnings.append(message["warning"])
@@ -444,7 +441,7 @@ class _Run:
     def _count_resumed(self, held: list[Trial], progress: dict[str, Any]) -> None:
         share = progress["resumed_images"] / progress["total_images"]
         self.resumed_images += progress["resumed_images"]
-        self.resumed_flops += share * sum(self.plan.flops[trial.id] for trial in held)
+        self.resumed_flops += share * self._flops(held)
 
     def _save(self, some: Sequence[tuple[Trial, dict[str, Any]]], made: dict[str, Any]) -> None:
         """Stores the results of trials of one cohort, and gives them up."""

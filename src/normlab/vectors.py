@@ -41,6 +41,13 @@ def prefetch(context, address):
 
 
 @compiled
+def prefetch_all(address, size):
+    """Asks for so many bytes."""
+    for c in range(0, size, 64):
+        prefetch(address + c)
+
+
+@compiled
 def floats(address, count):
     return carray(pointer(address, np.float32(0)), count)
 

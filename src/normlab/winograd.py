@@ -13,7 +13,7 @@ All tensors are float32, in memory order: images x [N, H, W, T·C] and y [N, H, 
 
 import numpy as np
 
-from normlab.vectors import LANES, compiled, floats, panel_of, prefetch, sandwich_of, transposed
+from normlab.vectors import LANES, compiled, floats, panel_of, prefetch_all, sandwich_of, transposed
 
 BT = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
       [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]  # fmt: skip
@@ -69,8 +69,7 @@ def _expect(pixels_, row, pixel, size):
     """Fetches what the tile below will read anew: at large batches memory is far away, and its order no habit."""
     for i in range(4):
         for j in range(4):
-            for c in range(0, size, 64):
-                prefetch(pixels_ + i * row + j * pixel + c)
+            prefetch_all(pixels_ + i * row + j * pixel, size)
 
 
 @compiled

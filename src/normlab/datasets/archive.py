@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from normlab.errors import UsageError
@@ -67,7 +67,7 @@ def open_files(path: Path, limits: Limits = IMAGES) -> Iterator[Files]:
 
 def is_junk(path: str) -> bool:
     """Files that systems leave lying about and nobody means as data."""
-    return any(part.startswith(JUNK) for part in path.split("/"))
+    return any(part.startswith(JUNK) for part in PurePosixPath(path).parts)
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,10 @@ class _Zip:
         seen: set[str] = set()
         for info in self.archive.infolist():
             name = info.filename
-            if not name.strip("/."):
+            parts = PurePosixPath(name).parts
+            if not parts:
                 raise UsageError(f"{self.path}: an entry has no name; the archive is damaged")
-            if name.startswith(("/", "\\")) or ".." in name.split("/") or "\\" in name or ":" in name.split("/")[0]:
+            if name.startswith(("/", "\\")) or ".." in parts or "\\" in name or ":" in name.split("/")[0]:
                 raise UsageError(
                     f"{self.path}: the entry '{name[:80]}' leads out of the archive; it is refused as a whole"
                 )
