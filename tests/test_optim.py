@@ -25,7 +25,7 @@ def test_adam_follows_the_golden_trajectory(kind: str, trajectory: str, error: f
     optimizer = Optimizer(module, [spec])
     for gradient, expected in zip(GOLDEN["adam/grads"], GOLDEN[f"adam/trajectory_{trajectory}"], strict=True):
         module[0].grad = torch.from_numpy(gradient.copy())
-        optimizer.step([float(GOLDEN["adam/lr"])])
+        optimizer.step(torch.tensor([float(GOLDEN["adam/lr"])], dtype=torch.float64))
         assert module[0].detach().numpy() == pytest.approx(expected, rel=error)
 
 
@@ -39,7 +39,7 @@ def test_a_trial_of_three_is_updated_as_if_alone(kind: str) -> None:
         for decay in (0.0, 0.1, 0.01)
     ]
     start, gradients = torch.randn(6, 2, dtype=torch.float64), torch.randn(4, 6, 2, dtype=torch.float64)
-    rates = [0.1, 0.01, 0.5]
+    rates = torch.tensor([0.1, 0.01, 0.5], dtype=torch.float64)
     fused = nn.ParameterList([nn.Parameter(start.clone())])
     optimizer = Optimizer(fused, specs)
     for gradient in gradients:
@@ -50,7 +50,7 @@ def test_a_trial_of_three_is_updated_as_if_alone(kind: str) -> None:
         optimizer = Optimizer(alone, [spec])
         for gradient in gradients:
             alone[0].grad = gradient.chunk(3)[trial].clone()
-            optimizer.step([rates[trial]])
+            optimizer.step(rates[trial : trial + 1])
         assert torch.equal(fused[0].chunk(3)[trial], alone[0])
 
 
@@ -88,7 +88,7 @@ def test_a_small_network_trains_as_in_keras(order: str, case: str, norm: str, cl
         optimizer.zero_grad()
         loss = F.cross_entropy(network(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())), torch.from_numpy(y))
         loss.backward()
-        optimizer.step([1e-2])
+        optimizer.step(torch.tensor([1e-2], dtype=torch.float64))
         losses.append(loss.item())
     tolerance = 1e-3 if "renorm" in case else 1e-4
     get = lambda name: GOLDEN[f"e2e/{order}/{case}/{name}"]  # noqa: E731

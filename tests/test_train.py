@@ -63,7 +63,7 @@ def losses_of(specs: list[TrialSpec], split: Any) -> tuple[torch.Tensor, Network
     network.train()
     step.begin(1)
     rates = [s.learning_rate for s in specs]
-    losses = [step(*batch, rates)[0] for batch in draw_batches(data, specs, 1)]
+    losses = [step(*batch, torch.tensor(rates, dtype=torch.float64))[0] for batch in draw_batches(data, specs, 1)]
     return torch.stack(losses), network
 
 
@@ -219,7 +219,8 @@ def test_trials_that_leave_a_cohort_go_on_as_if_they_had_stayed(optimizer: str, 
         step.network.train()
         step.begin(epoch)
         batches = draw_batches(data, some, epoch)
-        return torch.stack([step(*batch, [s.learning_rate for s in some])[0] for batch in batches])
+        rates_T = torch.tensor([s.learning_rate for s in some], dtype=torch.float64)
+        return torch.stack([step(*batch, rates_T)[0] for batch in batches])
 
     losses(wide, specs, 1)
     take_over(wide, narrow, places)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from normlab.functional import along, empty_rows, in_rows
+from normlab.graphs import launch
 
 winograd: Any
 try:
@@ -53,8 +54,8 @@ class _Winograd(torch.autograd.Function):
         of_weight, of_bias = torch.empty_like(weight), weight.new_empty(len(weight))
         channels, filters = width // trials, len(weight) // trials
         scratch = weight.new_empty(winograd.scratch_floats(channels, filters))
-        tensors = (x, gradient, of_weight, of_bias, scratch)
-        winograd.weight_gradient(*(t.data_ptr() for t in tensors), images, *size, trials, channels, filters)
+        sizes = (images, *size, trials, channels, filters)
+        launch(winograd.weight_gradient, x, gradient, of_weight, of_bias, scratch, *sizes)
         return of_input, of_weight, of_bias, None
 
 
@@ -63,9 +64,9 @@ def _convolve(
 ) -> torch.Tensor:
     (images, width, *size), y = x.shape, empty_rows((len(x), len(bias), *x.shape[2:]), x.dtype)
     channels, filters = width // trials, len(bias) // trials
-    scratch = x.new_empty(winograd.scratch_floats(channels, filters))
-    tensors = (x, weight, bias, y, scratch)
-    winograd.convolve(*(t.data_ptr() for t in tensors), images, *size, trials, channels, filters, int(turned))
+    scratch = weight.new_empty(winograd.scratch_floats(channels, filters))
+    sizes = (images, *size, trials, channels, filters)
+    launch(winograd.convolve, x, weight, bias, y, scratch, *sizes, int(turned))
     return y
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from normlab.graphs import launch
+
 kernels: Any
 try:
     from normlab import kernels
@@ -44,10 +46,7 @@ def moments(x: torch.Tensor, like: torch.Tensor, rectifiers: Rectifiers = PLAIN)
     if is_compiled(x, like):
         x = in_rows(x)
         mean_C, var_C = torch.empty_like(like), torch.empty_like(like)
-        before_C = _slopes(rectifiers.before, like)
-        kernels.moments(
-            LIKE[x.dtype], x.data_ptr(), *_shape(x), before_C.data_ptr(), mean_C.data_ptr(), var_C.data_ptr()
-        )
+        launch(kernels.moments, LIKE[x.dtype], x, *_shape(x), rectifiers.before, mean_C, var_C)
         return mean_C, var_C
     var_C, mean_C = torch.var_mean(_rectify(x, rectifiers.before).to(like.dtype), _dims(x), correction=0)
     return mean_C, var_C
@@ -110,7 +109,7 @@ class _MaxPool(torch.autograd.Function):
         y = empty_rows((images, channels, height // 2, width // 2), x.dtype)
         winner = empty_rows(y.shape, torch.uint8)
         sizes = (images, height, width, channels)
-        kernels.pool(LIKE[x.dtype], x.data_ptr(), *sizes, y.data_ptr(), winner.data_ptr())
+        launch(kernels.pool, LIKE[x.dtype], x, *sizes, y, winner)
         ctx.save_for_backward(winner)
         return y
 
@@ -120,7 +119,7 @@ class _MaxPool(torch.autograd.Function):
         images, channels, height, width = ctx.shape
         out = empty_rows(ctx.shape, gradient.dtype)
         sizes = (images, height, width, channels)
-        kernels.pool_adjoint(LIKE[gradient.dtype], gradient.data_ptr(), winner.data_ptr(), *sizes, out.data_ptr())
+        launch(kernels.pool_adjoint, LIKE[gradient.dtype], gradient, winner, *sizes, out)
         return out
 
 
@@ -149,23 +148,20 @@ class _Normalize(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, a_C, b_C, mean_C, scale_C = ctx.saved_tensors
         gradient = in_rows(gradient)
-        before_C, after_C = _slopes(ctx.rectifiers.before, a_C), _slopes(ctx.rectifiers.after, a_C)
+        before_C, after_C = ctx.rectifiers.before, ctx.rectifiers.after
         sum_C, product_C, out = torch.empty_like(a_C), torch.empty_like(a_C), torch.empty_like(x)
-        common = (before_C.data_ptr(), a_C.data_ptr(), b_C.data_ptr(), after_C.data_ptr(), mean_C.data_ptr())
-        inputs = (LIKE[x.dtype], x.data_ptr(), gradient.data_ptr(), *_shape(x), *common)
-        kernels.adjoint_sums(*inputs, sum_C.data_ptr(), product_C.data_ptr())
+        inputs = (LIKE[x.dtype], x, gradient, *_shape(x), before_C, a_C, b_C, after_C, mean_C)
+        launch(kernels.adjoint_sums, *inputs, sum_C, product_C)
         share_C = a_C / -(x.numel() // x.shape[1])
         offset_C = share_C * sum_C
         slope_C = share_C * scale_C.square() * product_C if ctx.divides else torch.zeros_like(a_C)
-        kernels.adjoint(*inputs, slope_C.data_ptr(), offset_C.data_ptr(), out.data_ptr())
+        launch(kernels.adjoint, *inputs, slope_C, offset_C, out)
         return out, product_C * scale_C, sum_C, None, None, None, None
 
 
 def _transform(x: torch.Tensor, a_C: torch.Tensor, b_C: torch.Tensor, rectifiers: Rectifiers) -> torch.Tensor:
     y = torch.empty_like(x)
-    before_C, after_C = _slopes(rectifiers.before, a_C), _slopes(rectifiers.after, a_C)
-    vectors = (before_C.data_ptr(), a_C.data_ptr(), b_C.data_ptr(), after_C.data_ptr())
-    kernels.transform(LIKE[x.dtype], x.data_ptr(), *_shape(x), *vectors, y.data_ptr())
+    launch(kernels.transform, LIKE[x.dtype], x, *_shape(x), rectifiers.before, a_C, b_C, rectifiers.after, y)
     return y
 
 
@@ -181,10 +177,6 @@ def in_rows(x: torch.Tensor) -> torch.Tensor:
 
 def _shape(x: torch.Tensor) -> tuple[int, int]:
     return x.numel() // x.shape[1], x.shape[1]
-
-
-def _slopes(slopes_C: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
-    return torch.ones_like(like) if slopes_C is None else slopes_C
 
 
 def _rectify(x: torch.Tensor, slopes_C: torch.Tensor | None) -> torch.Tensor:

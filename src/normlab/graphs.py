@@ -1,13 +1,17 @@
-"""Steps as CUDA graphs: on a GPU hundreds of small kernels cost more to launch one by one than to run."""
+"""Steps as graphs, recorded once and replayed: launching hundreds of small operations costs more than they do.
+
+On a GPU CUDA records. On a CPU this module does, below autograd: what was computed, and where in memory.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Self, cast
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 Function = Callable[..., tuple[torch.Tensor, ...]]
-# Records the function's work on these inputs, without its results counting yet, and returns what does it again, and
-# the outputs it leaves each time in the same place.
+# Does the function's work on these inputs, and returns what does it again and the outputs it leaves each time in the
+# same place.
 Record = Callable[[Function, Sequence[torch.Tensor | None]], tuple[Callable[[], None], tuple[torch.Tensor, ...]]]
 
 WARM_UP = 3  # calls that are run as they are, in which libraries choose their algorithms and allocate what they keep
@@ -28,11 +32,12 @@ class Replayed:
 
     def __call__(self, *inputs: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         self._calls += 1
-        if self._replay is None and self._calls > WARM_UP:
+        if self._calls <= WARM_UP or (self._replay is not None and _shapes(inputs) != _shapes(self._inputs)):
+            return self._function(*inputs)
+        if self._replay is None:
             self._inputs = [None if given is None else given.clone() for given in inputs]
             self._replay, self._outputs = self._record(self._function, self._inputs)
-        if self._replay is None or _shapes(inputs) != _shapes(self._inputs):
-            return self._function(*inputs)
+            return self._outputs
         for own, given in zip(self._inputs, inputs, strict=True):
             if own is not None and given is not None:
                 own.copy_(given)
@@ -55,6 +60,126 @@ def cuda_recorder(generators: Iterable[torch.Generator]) -> Record:
             graph.register_generator_state(generator)
         with torch.cuda.graph(graph):
             outputs = function(*inputs)
+        graph.replay()  # nothing was computed yet
         return graph.replay, outputs
 
     return record
+
+
+def cpu_recorder(
+    function: Function, inputs: Sequence[torch.Tensor | None]
+) -> tuple[Callable[[], None], tuple[torch.Tensor, ...]]:
+    """Records torch's operations and what is launched by `launch`."""
+    with _Recording() as recording:
+        outputs = function(*inputs)
+    calls = tuple(recording.calls)
+
+    @torch.no_grad()
+    def replay() -> None:
+        for call, arguments, named in calls:
+            call(*arguments, **named)
+
+    replay.memory = recording.memory  # type: ignore[attr-defined] # lives as long as what is replayed in it
+    return replay, outputs
+
+
+def launch(kernel: Callable[..., None], *arguments: Any) -> None:
+    """Calls a compiled kernel with tensors, of which it is given the addresses, 0 for none, and numbers, which are the
+    same in every step."""
+    given = tuple(_address(argument) if type(argument) in _TENSORS else argument for argument in arguments)
+    kernel(*given)
+    if _recordings:
+        _recordings[-1].calls.append((kernel, given, {}))
+
+
+def _address(tensor: torch.Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+_TENSORS = (torch.Tensor, torch.nn.Parameter, type(None))
+_recordings: list["_Recording"] = []
+_Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+_EMPTY = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.empty_strided,
+          torch.ops.aten.new_empty, torch.ops.aten.new_empty_strided}  # fmt: skip
+_COPY = {torch.ops.aten.clone, torch.ops.aten._to_copy}
+_OF_RESULT = ("dtype", "layout", "device", "pin_memory")  # which a variant reads from the tensor it writes to
+
+
+class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Runs operations and writes down what computes them again into the same memory.
+
+    Empty tensors come from memory that is used again once nobody holds it, as an allocator would, but stays the
+    recording's own: an address that was given to a kernel is good for as long as the recording is held.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[_Call] = []
+        self.memory: dict[int, list[torch.UntypedStorage]] = {}  # by size in bytes
+
+    def __enter__(self) -> Self:
+        _recordings.append(self)
+        return cast(Self, super().__enter__())  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *error: object) -> None:
+        _recordings.remove(self)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
+    ) -> Any:
+        if torch.Tag.data_dependent_output in operation.tags:
+            raise RuntimeError(f"{operation} cannot be recorded: what follows depends on its result")
+        found = operation(*arguments, **(named or {}))
+        if operation.overloadpacket in _EMPTY:
+            return self._in_own_memory(found)
+        schema = operation._schema
+        if any(argument.alias_info is not None and argument.alias_info.is_write for argument in schema.arguments):
+            self.calls.append((operation, arguments, named or {}))
+        elif _is_new(found, arguments):
+            self.calls.append(_into(found, operation, arguments, named or {}))
+        return found
+
+    def _in_own_memory(self, empty: torch.Tensor) -> torch.Tensor:
+        kept = self.memory.setdefault(empty.untyped_storage().nbytes(), [])
+        for storage in kept:
+            if torch._C._storage_Use_Count(storage._cdata) == 1:  # nobody else holds it
+                return empty.set_(storage, 0, empty.shape, empty.stride())
+        kept.append(empty.untyped_storage())
+        return empty
+
+
+def _into(found: Any, operation: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> _Call:
+    """A call that leaves the results of an operation in the tensors that were found: the operation's own variant for
+    that, where it has one."""
+    if operation.overloadpacket in _COPY:
+        return torch.ops.aten.copy_.default, (found, arguments[0]), {}
+    if isinstance(found, torch.Tensor):
+        wanted = [(argument.name, str(argument.type)) for argument in operation._schema.arguments]
+        for name in operation.overloadpacket.overloads():
+            variant = getattr(operation.overloadpacket, name)
+            given = variant._schema.arguments
+            inputs = [(argument.name, str(argument.type)) for argument in given if not argument.is_out]
+            outputs = [argument.name for argument in given if argument.is_out]
+            if len(outputs) == 1 and [some for some in wanted if some in inputs or some[0] not in _OF_RESULT] == inputs:
+                known = {name: value for name, value in named.items() if name in dict(inputs)}
+                return variant, arguments, {**known, outputs[0]: found}
+
+    def copied() -> None:
+        again = operation(*arguments, **named)
+        for own, value in zip(_tensors(found), _tensors(again), strict=True):
+            own.copy_(value)
+
+    return copied, (), {}
+
+
+def _tensors(found: Any) -> list[torch.Tensor]:
+    return [
+        value for value in (found if isinstance(found, list | tuple) else [found]) if isinstance(value, torch.Tensor)
+    ]
+
+
+def _is_new(found: Any, arguments: Any) -> bool:
+    """Whether an operation computed tensors, and did not only look at those it was given in another way."""
+    given = {tensor.untyped_storage().data_ptr() for tensor in _tensors(arguments)}
+    return any(tensor.untyped_storage().data_ptr() not in given for tensor in _tensors(found))

@@ -70,10 +70,12 @@ def _bytes(address, rows, width):
 
 @compiled
 def _repeated(addresses, channels, count):
-    """Vectors of channels as the rows of one array, [vectors, count · channels]: with fewer things in memory that might
-    overlap, LLVM makes vectors of the loops."""
-    out = np.empty((len(addresses), count * channels), np.float32)
+    """Vectors of channels as the rows of one array, [vectors, count · channels], one where there is no vector: with
+    fewer things in memory that might overlap, LLVM makes vectors of the loops."""
+    out = np.ones((len(addresses), count * channels), np.float32)
     for row, address in enumerate(addresses):
+        if address == 0:
+            continue
         vector = floats(address, channels)
         for i in range(count):
             for c in range(channels):

@@ -14,9 +14,8 @@ from torch import nn
 from normlab.trial import TrialSpec
 
 Tensors = tuple[torch.Tensor, ...]
-Rate = float | torch.Tensor
 # (spec, learning rate; the parameters, gradients and moments of one trial; the count of steps as a tensor)
-Update = Callable[[TrialSpec, Rate, Tensors, Tensors, Sequence[Tensors], torch.Tensor], None]
+Update = Callable[[TrialSpec, torch.Tensor, Tensors, Tensors, Sequence[Tensors], torch.Tensor], None]
 
 
 def _adam(kernel: Callable[..., None]) -> Update:
@@ -24,7 +23,7 @@ def _adam(kernel: Callable[..., None]) -> Update:
 
     def update(
         spec: TrialSpec,
-        learning_rate: Rate,
+        learning_rate: torch.Tensor,
         parameters: Tensors,
         gradients: Tensors,
         moments: Sequence[Tensors],
@@ -41,7 +40,7 @@ def _adam(kernel: Callable[..., None]) -> Update:
 
 def _sgd(
     spec: TrialSpec,
-    learning_rate: Rate,
+    learning_rate: torch.Tensor,
     parameters: Tensors,
     gradients: Tensors,
     moments: Sequence[Tensors],
@@ -55,11 +54,11 @@ def _sgd(
     )  # fmt: skip
 
 
-def _as_it_is(spec: TrialSpec, learning_rate: Rate, step: Rate) -> Rate:
+def _as_it_is(spec: TrialSpec, learning_rate: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
     return learning_rate
 
 
-def _bias_corrected(spec: TrialSpec, learning_rate: Rate, step: Rate) -> Rate:
+def _bias_corrected(spec: TrialSpec, learning_rate: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
     """Keras adds ε to √v without its bias correction, in the form that Kingma & Ba 2015 give at the end of section 2:
     lr · √(1 − β2^t) / (1 − β1^t) is the rate of a kernel that corrects nothing."""
     return learning_rate * (1 - spec.beta2**step) ** 0.5 / (1 - spec.beta1**step)
@@ -69,7 +68,9 @@ def _bias_corrected(spec: TrialSpec, learning_rate: Rate, step: Rate) -> Rate:
 class _Kind:
     update: Update
     moments: tuple[str, ...]
-    rate: Callable[[TrialSpec, Rate, Rate], Rate] = _as_it_is  # for the kernel, of a learning rate at a step
+    rate: Callable[[TrialSpec, torch.Tensor, torch.Tensor], torch.Tensor] = (
+        _as_it_is  # for the kernel, of a learning rate at a step
+    )
     corrects: bool = True  # whether the kernel corrects the bias of its moments, by the count of steps
 
 
@@ -112,11 +113,10 @@ class Optimizer:
             parameter.grad = None
 
     @torch.no_grad()
-    def step(self, learning_rates: Sequence[float] | torch.Tensor) -> None:
-        """One update with a learning rate for each trial: numbers, or on a GPU a tensor [T], of which nothing is read
-        by the host."""
+    def step(self, rates_T: torch.Tensor) -> None:
+        """One update with a learning rate for each trial, float64, of which nothing is read here."""
         self._count += 1
-        count = self._count.double() if isinstance(learning_rates, torch.Tensor) else self.steps
+        count = self._count.double()
         gradients = []
         for parameter in self._parameters:
             gradient = parameter.grad
@@ -125,9 +125,9 @@ class Optimizer:
                 gradient = torch.empty_like(parameter).copy_(gradient)
             gradients.append(gradient)
         shares = zip(self._weights_of, self._by_trial(tuple(gradients)), self._moments_of, strict=True)
-        for spec, learning_rate, (weights, own, moments) in zip(self._specs, learning_rates, shares, strict=True):
+        for spec, learning_rate, (weights, own, moments) in zip(self._specs, rates_T, shares, strict=True):
             rate = self._kind.rate(spec, learning_rate, count)
-            rate = rate.float() if isinstance(rate, torch.Tensor) else rate
+            rate = rate.float() if rate.is_cuda else rate  # which the kernel wants there
             self._kind.update(spec, rate, weights, own, moments, self._kernel_count)
 
     def _by_trial(self, tensors: Tensors) -> list[Tensors]:

@@ -106,9 +106,9 @@ def step_seconds(spec: TrialSpec, trials: int, device: str, seconds: float) -> l
     step = Step(specs, make_network(specs, data, 1000), data)
     step.begin(1)
     index = torch.arange(spec.batch_size, device=device).expand(trials, -1)
-    run, rates = step.runner(), step.rates(np.zeros((1, trials)))[0]
-    repeats, first = (GPU_STEPS, WARM_UP + 1) if on_gpu else (1, 2)
-    for _ in range(first):
+    run, rates = step.runner(), torch.zeros(trials, dtype=torch.float64, device=device)
+    repeats = GPU_STEPS if on_gpu else 1
+    for _ in range(WARM_UP + 1):
         run(index, None, rates)
     times: list[float] = []
     while len(times) < 3 or sum(times) * repeats < seconds:

@@ -1,13 +1,12 @@
 """One training step of T trials of one shape: the network they make together, forward, backward, update."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
 from normlab.batches import Images, fetch
-from normlab.graphs import Replayed, cuda_recorder
+from normlab.graphs import Replayed, cpu_recorder, cuda_recorder
 from normlab.network import Network, build_network
 from normlab.norms.renorm import ramp_for
 from normlab.notation import dropout_rates
@@ -37,7 +36,7 @@ class Step:
                 begin(generator, spec.seed, "dropout", epoch)
 
     def __call__(
-        self, index_TB: torch.Tensor, warps_TB4: torch.Tensor | None, rates_T: Sequence[float] | torch.Tensor
+        self, index_TB: torch.Tensor, warps_TB4: torch.Tensor | None, rates_T: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """A batch, as `draw_batches` has it, and learning rates [T] → mean loss [T] and correct answers [T]."""
         x, labels_BT = fetch(self._data, index_TB, warps_TB4)
@@ -54,19 +53,10 @@ class Step:
         self.optimizer.step(rates_T)
         return loss_T.detach(), (logits_BKT.detach().argmax(1) == labels_BT).sum(0)
 
-    def runner(self) -> Callable[..., tuple[torch.Tensor, ...]]:
-        """The step as it is called again and again: itself, or on a GPU its graph."""
-        return self.as_graph() if self._data.labels.is_cuda else self
-
-    def rates(self, rates_ST: np.ndarray) -> Sequence[Sequence[float]] | torch.Tensor:
-        """Learning rates of S steps as this one takes them: numbers, or a tensor on a GPU, which is not waited for."""
-        return (
-            torch.from_numpy(rates_ST).to(self._data.labels.device) if self._data.labels.is_cuda else rates_ST.tolist()
-        )
-
-    def as_graph(self) -> Replayed:
-        """The same step recorded once and replayed, for a GPU."""
-        return Replayed(self, cuda_recorder([generator for generator, _ in named_generators(self.network)]))
+    def runner(self) -> Replayed:
+        """The step as it is called again and again: recorded once and replayed."""
+        generators = [generator for generator, _ in named_generators(self.network)]
+        return Replayed(self, cuda_recorder(generators) if self._data.labels.is_cuda else cpu_recorder)
 
 
 def make_network(specs: Sequence[TrialSpec], data: Images, total_steps: int) -> Network:

@@ -137,7 +137,7 @@ def train(
         network, some = training_step.network, [specs[trial] for trial in state.members]
         network.train()
         training_step.begin(epoch)
-        rates = training_step.rates(rates_TS[state.members].T)
+        rates_ST = torch.from_numpy(rates_TS[state.members].T).to(device)
         losses_T = torch.zeros(len(some), dtype=torch.float64, device=device)
         correct_T = torch.zeros(len(some), dtype=torch.int64, device=device)
         first, seen = state.steps - state.epoch * steps_per_epoch, state.seen
@@ -148,7 +148,7 @@ def train(
                 generator.set_state(within[name])
         for index_TB, warps_TB4 in draw_batches(train_set, some, epoch, skip=first):
             size = index_TB.shape[1]
-            loss_T, hits_T = run(index_TB, warps_TB4, rates[state.steps])
+            loss_T, hits_T = run(index_TB, warps_TB4, rates_ST[state.steps])
             losses_T += loss_T * size
             correct_T += hits_T
             seen += size

@@ -131,6 +131,33 @@ def sandwich_of(matrix: Sequence[Sequence[float]], *, bounded: bool = False) -> 
     return sandwich
 
 
+@intrinsic
+def transpose(context, source, source_row, target, target_row):
+    """target[j, i] = source[i, j] of eight by eight floats."""
+
+    def generate(c, b, s, args):
+        source, source_row, target, target_row = args
+        rows = [b.load(_vector(b, source, b.mul(source_row, _word(i))), align=4) for i in range(LANES)]
+        distance = 1
+        while distance < LANES:  # blocks of so many change places across the diagonal, then twice as many
+            for i in (i for i in range(LANES) if not i & distance):
+                rows[i], rows[i + distance] = _exchanged(b, rows[i], rows[i + distance], distance)
+            distance *= 2
+        for j, row in enumerate(rows):
+            b.store(row, _vector(b, target, b.mul(target_row, _word(j))), align=4)
+        return c.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), generate
+
+
+def _exchanged(b: ir.IRBuilder, x: ir.Value, y: ir.Value, distance: int) -> tuple[ir.Value, ir.Value]:
+    """Two rows of pairs of blocks (x0 x1 …), (y0 y1 …) as (x0 y0 …), (x1 y1 …)."""
+    firsts = [lane if not lane & distance else LANES + lane - distance for lane in range(LANES)]
+    seconds = [lane + distance if not lane & distance else LANES + lane for lane in range(LANES)]
+    kind = ir.VectorType(ir.IntType(32), LANES)
+    return b.shuffle_vector(x, y, ir.Constant(kind, firsts)), b.shuffle_vector(x, y, ir.Constant(kind, seconds))
+
+
 def panel_of(rows: int, vectors: int) -> Any:
     """A compiled function: target[rows, 8·vectors] = a · b, plus what is there if `add` is not 0. Element [r, i] of a
     lies at r · a_row + i · a_step; row i of b at i · b_step; the sum is over `depth` ≥ 1 values of i."""

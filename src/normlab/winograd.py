@@ -13,7 +13,7 @@ All tensors are float32, in memory order: images x [N, H, W, T·C] and y [N, H, 
 
 import numpy as np
 
-from normlab.vectors import LANES, compiled, floats, panel_of, prefetch_all, sandwich_of, transposed
+from normlab.vectors import LANES, compiled, floats, panel_of, prefetch_all, sandwich_of, transpose, transposed
 
 BT = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
       [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]  # fmt: skip
@@ -22,6 +22,8 @@ G = [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
 AT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 
 BLOCK = 24  # tiles in a block
+WHOLE = 1024  # of pairs of a channel and a filter: with more, filters are multiplied
+SPAN = 2 * LANES  # so many at a time, for what they are multiplied with to stay in the cache
 PLACES = 36  # of a transformed tile
 ONES = 7  # the place whose share of an output is 1 everywhere: where a bias goes
 PAD = 16  # floats between two places of transformed weights, so that they do not share a cache line's set
@@ -120,11 +122,11 @@ def _read_gradient(g_, n, top, left, height, width, pixel, filters, zeros_, z_):
 
 
 @compiled
-def _write_output(m_, n, top, left, height, width, pixel, filters, patch_, y_):
-    """A tile's outputs, from their transform [6, 6, filters]."""
-    row, across, bottom, right = width * pixel, 4 * filters, height - top, width - left
+def _write_output(m_, n, top, left, height, width, pixel, span, some, patch_, y_):
+    """A tile's outputs of some filters, from their transform [6, 6, span]."""
+    row, across, bottom, right = width * pixel, 4 * span, height - top, width - left
     target = y_ + ((n * height + top) * width + left) * pixel
-    for k in range(0, 4 * filters, 4 * LANES):
+    for k in range(0, 4 * some, 4 * LANES):
         if bottom >= 4 and right >= 4:
             _output(m_ + k, 6 * across, across, target + k, row, pixel, 0, 0, 6, 0, 6)
         else:
@@ -137,8 +139,9 @@ def _write_output(m_, n, top, left, height, width, pixel, filters, patch_, y_):
 
 def scratch_floats(channels, filters):
     """How many floats `convolve` and `weight_gradient` need for their own use."""
-    across, pairs = _whole(channels), _whole(channels) * filters
-    return PLACES * (BLOCK * (across + filters) + pairs + PAD + LANES) + 9 * pairs + across + filters
+    across, padded = _whole(channels), filters + SPAN
+    blocks = PLACES * BLOCK * (across + padded)
+    return blocks + PLACES * (across + PAD) * padded + 9 * across * padded + PLACES * LANES + across + padded
 
 
 @compiled
@@ -150,35 +153,38 @@ def _whole(channels):
 @compiled
 def _parts(scratch_, across, filters):
     """Addresses within scratch: two blocks of transformed tiles, transformed weights, weights, a tile, zeros."""
+    padded = filters + SPAN
     first_ = scratch_
     second_ = first_ + 4 * BLOCK * PLACES * across
-    transformed_ = second_ + 4 * BLOCK * PLACES * filters
-    weights_ = transformed_ + 4 * PLACES * (across * filters + PAD)
-    tile_ = weights_ + 4 * 9 * across * filters
+    transformed_ = second_ + 4 * BLOCK * PLACES * padded
+    weights_ = transformed_ + 4 * PLACES * (across + PAD) * padded
+    tile_ = weights_ + 4 * 9 * across * padded
     zeros_ = tile_ + 4 * PLACES * LANES
-    rest = floats(tile_, PLACES * LANES + across + filters)
+    rest = floats(tile_, PLACES * LANES + across + padded)
     for c in range(len(rest)):
         rest[c] = 0
     return first_, second_, transformed_, weights_, tile_, zeros_
 
 
 @compiled
-def _transform_weights(w_, turned, channels, filters, weights_, u_, place):
-    """[K, 3, 3, C] → [36, C, K]; or the [C, 3, 3, K] of an adjoint convolution, `turned` by 180°."""
+def _transform_weights(w_, turned, channels, filters, first, some, span, weights_, u_, place):
+    """Some filters of [K, 3, 3, C] → [36, C, span]; or of an adjoint convolution's [C, 3, 3, K], `turned` by 180°."""
     if turned:
-        for c in range(channels):
-            last = w_ + 4 * (9 * c + 8) * filters
-            for k in range(0, 4 * filters, 4 * LANES):
-                to = u_ + 4 * c * filters + k
-                _weights(last + k, -12 * filters, -4 * filters, to, 6 * place, place, 0, 0, 3, 0, 3)
-        return
-    w, weights = floats(w_, 9 * channels * filters), floats(weights_, 9 * channels * filters)
-    for c in range(9 * channels):
-        for k in range(filters):
-            weights[c * filters + k] = w[k * 9 * channels + c]
-    row = 4 * channels * filters
-    for c in range(0, row, 4 * LANES):
-        _weights(weights_ + c, 3 * row, row, u_ + c, 6 * place, place, 0, 0, 3, 0, 3)
+        row, column, source_, step = -12 * filters, -4 * filters, w_ + 4 * (8 * filters + first), 36 * filters
+    else:
+        size, step = 9 * channels, 4 * span
+        whole = size // LANES * LANES
+        for k in range(0, some, LANES):
+            own_, to_ = w_ + 4 * (first + k) * size, weights_ + 4 * k
+            for i in range(0, whole, LANES):
+                transpose(own_ + 4 * i, 4 * size, to_ + i * step, step)
+            for i in range(whole, size):
+                for lane in range(LANES):
+                    _copy(own_ + 4 * (lane * size + i), to_ + i * step + 4 * lane, 1)
+        row, column, source_ = 3 * channels * step, channels * step, weights_
+    for c in range(channels):
+        for k in range(0, 4 * some, 4 * LANES):
+            _weights(source_ + c * step + k, row, column, u_ + 4 * c * span + k, 6 * place, place, 0, 0, 3, 0, 3)
 
 
 @compiled
@@ -186,28 +192,31 @@ def convolve(x_, w_, bias_, y_, scratch_, images, height, width, trials, channel
     """y = x ∗ w + bias, with weights [T·K, 3, 3, C] and bias [T·K]; or with `turned` weights [T·C, 3, 3, K], as the
     gradient of an input is made from that of an output."""
     rows, columns, across = (height + 3) // 4, (width + 3) // 4, _whole(channels)
-    tiles, place = images * rows * columns, 4 * (across * filters + PAD)
-    v_, m_, u_, weights_, patch_, zeros_ = _parts(scratch_, across, filters)
-    tile_v, tile_m, pixel_x, pixel_y = 144 * across, 144 * filters, 4 * trials * channels, 4 * trials * filters
+    span = filters if channels * filters <= WHOLE else SPAN
+    tiles, place = images * rows * columns, 4 * (across * span + PAD)
+    kept = 0 if tiles <= BLOCK else 1  # what is transformed of the weights; one block needs it once
+    v_, m_, transformed_, weights_, patch_, zeros_ = _parts(scratch_, across, filters)
+    tile_v, tile_m, pixel_x, pixel_y = 144 * across, 144 * span, 4 * trials * channels, 4 * trials * filters
     for trial in range(trials):
-        x, y = x_ + 4 * trial * channels, y_ + 4 * trial * filters
-        bias = floats(bias_ + 4 * trial * filters, filters)
+        x, y, bias_of_ = x_ + 4 * trial * channels, y_ + 4 * trial * filters, bias_ + 4 * trial * filters
         w = w_ + 36 * trial * channels * filters
-        _transform_weights(w, turned, channels, filters, weights_, u_, place)
         for first in range(0, tiles, BLOCK):
             count = min(BLOCK, tiles - first)
             for t in range(count):
                 n, i, j = _place(first + t, rows, columns)
                 _read_input(x, n, i, j, height, width, pixel_x, channels, patch_, zeros_, v_ + t * tile_v)
-                start = floats(m_ + t * tile_m + 4 * ONES * filters, filters)
-                for k in range(filters):
-                    start[k] = bias[k]
-            for p in range(PLACES):
-                a, b, c = v_ + 4 * p * across, u_ + p * place, m_ + 4 * p * filters
-                _multiply(a, tile_v, 4, b, 4 * filters, c, tile_m, count, channels, filters, p == ONES)
-            for t in range(count):
-                n, i, j = _place(first + t, rows, columns)
-                _write_output(m_ + t * tile_m, n, i, j, height, width, pixel_y, filters, patch_, y)
+            for k in range(0, filters, span):
+                some, u_ = min(span, filters - k), transformed_ + kept * (k // span) * PLACES * place
+                if first == 0:
+                    _transform_weights(w, turned, channels, filters, k, some, span, weights_, u_, place)
+                for t in range(count):
+                    _copy(bias_of_ + 4 * k, m_ + t * tile_m + 4 * ONES * span, some)
+                for p in range(PLACES):
+                    a, b, c = v_ + 4 * p * across, u_ + p * place, m_ + 4 * p * span
+                    _multiply(a, tile_v, 4, b, 4 * span, c, tile_m, count, channels, some, p == ONES)
+                for t in range(count):
+                    n, i, j = _place(first + t, rows, columns)
+                    _write_output(m_ + t * tile_m, n, i, j, height, width, pixel_y, span, some, patch_, y + 4 * k)
 
 
 @compiled
