@@ -30,7 +30,6 @@ def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, t
     fits = filters % 8 == 0 and (channels % 8 == 0 or not x.requires_grad) and channels * filters <= MOST_PAIRS
     fits = fits and not torch.is_autocast_enabled("cpu")
     if winograd is not None and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and fits:
-        bias = weight.new_zeros(len(weight)) if bias is None else bias
         return _Winograd.apply(x, weight, bias, trials)  # type: ignore[no-any-return, no-untyped-call]
     return _grouped(x, weight, bias, trials)
 
@@ -39,10 +38,10 @@ class _Winograd(torch.autograd.Function):
     """The gradient of an input is the convolution of the output's with the weights turned by 180°."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, trials: int) -> torch.Tensor:
-        x, weight, ctx.trials = in_rows(x), in_rows(weight), trials
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, trials: int) -> torch.Tensor:
+        x, weight, ctx.trials, ctx.has_bias = in_rows(x), in_rows(weight), trials, bias is not None
         ctx.save_for_backward(x, weight)
-        return _convolve(x, weight, bias, trials)
+        return _convolve(x, weight, bias, len(weight), trials)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -50,20 +49,20 @@ class _Winograd(torch.autograd.Function):
         images, width, *size = x.shape
         of_input = None
         if ctx.needs_input_grad[0]:
-            of_input = _convolve(gradient, weight, weight.new_zeros(width), trials, turned=True)
+            of_input = _convolve(gradient, weight, None, width, trials, turned=True)
         of_weight, of_bias = torch.empty_like(weight), weight.new_empty(len(weight))
         channels, filters = width // trials, len(weight) // trials
         scratch = weight.new_empty(winograd.scratch_floats(channels, filters))
         sizes = (images, *size, trials, channels, filters)
         launch(winograd.weight_gradient, x, gradient, of_weight, of_bias, scratch, *sizes)
-        return of_input, of_weight, of_bias, None
+        return of_input, of_weight, of_bias if ctx.has_bias else None, None
 
 
 def _convolve(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, trials: int, turned: bool = False
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out: int, trials: int, turned: bool = False
 ) -> torch.Tensor:
-    (images, width, *size), y = x.shape, empty_rows((len(x), len(bias), *x.shape[2:]), x.dtype)
-    channels, filters = width // trials, len(bias) // trials
+    (images, width, *size), y = x.shape, empty_rows((len(x), out, *x.shape[2:]), x.dtype)
+    channels, filters = width // trials, out // trials
     scratch = weight.new_empty(winograd.scratch_floats(channels, filters))
     sizes = (images, *size, trials, channels, filters)
     launch(winograd.convolve, x, weight, bias, y, scratch, *sizes, int(turned))

@@ -65,9 +65,7 @@ def normalize(
     """(v − mean) / √(var + eps) · weight + bias, where mean and var are the `moments` of x: its gradient goes
     through them too (Ioffe & Szegedy 2015, section 3)."""
     if is_compiled(x, mean_C):
-        scale_C = (var_C + eps).rsqrt()
-        weight_C = torch.ones_like(bias_C) if weight_C is None else weight_C
-        return _Normalize.apply(x, weight_C, bias_C, mean_C, scale_C, True, rectifiers)  # type: ignore[no-any-return, no-untyped-call]
+        return _Normalize.apply(x, weight_C, bias_C, mean_C, var_C, eps, rectifiers)  # type: ignore[no-any-return, no-untyped-call]
     v = _rectify(x, rectifiers.before)
     return _rectify(F.batch_norm(v, None, None, weight_C, bias_C, True, 0.0, eps), rectifiers.after)
 
@@ -77,8 +75,7 @@ def center(
 ) -> torch.Tensor:
     """v − mean + bias, where mean is that of x: its gradient goes through it too."""
     if is_compiled(x, mean_C):
-        one_C = torch.ones_like(mean_C)
-        return _Normalize.apply(x, one_C, bias_C, mean_C, one_C, False, rectifiers)  # type: ignore[no-any-return, no-untyped-call]
+        return _Normalize.apply(x, None, bias_C, mean_C, mean_C, None, rectifiers)  # type: ignore[no-any-return, no-untyped-call]
     v = _rectify(x, rectifiers.before)
     own_mean_C = v.mean(_dims(v), dtype=mean_C.dtype)
     return _rectify(v + along(bias_C - own_mean_C, v), rectifiers.after)
@@ -87,7 +84,10 @@ def center(
 def transform(x: torch.Tensor, a_C: torch.Tensor, b_C: torch.Tensor, *, rectifiers: Rectifiers = PLAIN) -> torch.Tensor:
     """a·v + b: a norm in inference."""
     if is_compiled(x, a_C) and not torch.is_grad_enabled():
-        return _transform(in_rows(x), a_C, b_C, rectifiers)
+        x = in_rows(x)
+        y = torch.empty_like(x)
+        launch(kernels.transform, LIKE[x.dtype], x, *_shape(x), rectifiers.before, a_C, b_C, rectifiers.after, y)
+        return y
     v = _rectify(x, rectifiers.before)
     return _rectify((v * along(a_C, v) + along(b_C, v)).to(x.dtype), rectifiers.after)
 
@@ -124,45 +124,36 @@ class _MaxPool(torch.autograd.Function):
 
 
 class _Normalize(torch.autograd.Function):
-    """y = rectify((v − mean) · scale · weight + bias); where it `divides`, the scale depends on x as well."""
+    """y = rectify((v − mean) · scale · weight + bias), where scale is 1 / √(var + eps), or 1 where eps is None."""
 
     @staticmethod
     def forward(
         ctx: Any,
         x: torch.Tensor,
-        weight_C: torch.Tensor,
+        weight_C: torch.Tensor | None,
         bias_C: torch.Tensor,
         mean_C: torch.Tensor,
-        scale_C: torch.Tensor,
-        divides: bool,
+        var_C: torch.Tensor,
+        eps: float | None,
         rectifiers: Rectifiers,
     ) -> torch.Tensor:
         x = in_rows(x)
-        a_C = weight_C * scale_C
-        b_C = torch.addcmul(bias_C, mean_C, a_C, value=-1)
-        ctx.save_for_backward(x, a_C, b_C, mean_C, scale_C)
-        ctx.divides, ctx.rectifiers = divides, rectifiers
-        return _transform(x, a_C, b_C, rectifiers)
+        y, vectors_5C = torch.empty_like(x), mean_C.new_empty(5, len(mean_C))
+        given = (mean_C, var_C, weight_C, bias_C, eps or 0.0, int(eps is not None))
+        sizes = (LIKE[x.dtype], x, *_shape(x))
+        launch(kernels.normalize, *sizes, rectifiers.before, *given, rectifiers.after, vectors_5C, y)
+        ctx.save_for_backward(x, mean_C, vectors_5C)
+        ctx.has_weight, ctx.divides, ctx.rectifiers = weight_C is not None, int(eps is not None), rectifiers
+        return y
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, a_C, b_C, mean_C, scale_C = ctx.saved_tensors
-        gradient = in_rows(gradient)
-        before_C, after_C = ctx.rectifiers.before, ctx.rectifiers.after
-        sum_C, product_C, out = torch.empty_like(a_C), torch.empty_like(a_C), torch.empty_like(x)
-        inputs = (LIKE[x.dtype], x, gradient, *_shape(x), before_C, a_C, b_C, after_C, mean_C)
-        launch(kernels.adjoint_sums, *inputs, sum_C, product_C)
-        share_C = a_C / -(x.numel() // x.shape[1])
-        offset_C = share_C * sum_C
-        slope_C = share_C * scale_C.square() * product_C if ctx.divides else torch.zeros_like(a_C)
-        launch(kernels.adjoint, *inputs, slope_C, offset_C, out)
-        return out, product_C * scale_C, sum_C, None, None, None, None
-
-
-def _transform(x: torch.Tensor, a_C: torch.Tensor, b_C: torch.Tensor, rectifiers: Rectifiers) -> torch.Tensor:
-    y = torch.empty_like(x)
-    launch(kernels.transform, LIKE[x.dtype], x, *_shape(x), rectifiers.before, a_C, b_C, rectifiers.after, y)
-    return y
+        x, mean_C, vectors_5C = ctx.saved_tensors
+        gradient, before, after = in_rows(gradient), ctx.rectifiers.before, ctx.rectifiers.after
+        out, of_weight_C, of_bias_C = torch.empty_like(x), torch.empty_like(mean_C), torch.empty_like(mean_C)
+        inputs = (LIKE[x.dtype], x, gradient, *_shape(x), before, mean_C, vectors_5C, ctx.divides, after)
+        launch(kernels.normalize_adjoint, *inputs, out, of_weight_C, of_bias_C)
+        return out, of_weight_C if ctx.has_weight else None, of_bias_C, None, None, None, None
 
 
 def empty_rows(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:

@@ -150,8 +150,8 @@ def transform(like, h_, rows, channels, before_, a_, b_, after_, y_):
 
 
 @compiled
-def adjoint_sums(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, sum_, product_):
-    """Of the gradients w = ∂L/∂u, from g = ∂L/∂y: Σ w and Σ w·(v − mean) over the rows."""
+def _adjoint_sums(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_):
+    """Of the gradients w = ∂L/∂u, from g = ∂L/∂y: Σ w and Σ w·(v − mean) over the rows, [2, channels]."""
     count = _repeats(rows, channels)
     width, height = count * channels, rows // count
     h, g = _values(h_, like, height, width), _values(g_, like, height, width)
@@ -184,13 +184,11 @@ def adjoint_sums(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, s
                 sums[1, j] += w * (v - vectors[mean, j])
             row += 1
         _add_up(totals, sums, channels, count)
-    total, product = floats(sum_, channels), floats(product_, channels)
-    for c in range(channels):
-        total[c], product[c] = totals[0, c], totals[1, c]
+    return totals
 
 
 @compiled
-def adjoint(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, slope_, offset_, out_):
+def _adjoint(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, slope_, offset_, out_):
     """∂L/∂h from g = ∂L/∂y, where ∂L/∂v = a·w + slope·(v − mean) + offset."""
     count = _repeats(rows, channels)
     width, height = count * channels, rows // count
@@ -204,6 +202,39 @@ def adjoint(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, slope_
             w = w if v * vectors[a, j] + vectors[b, j] > 0 else w * vectors[after, j]
             z = w * vectors[a, j] + (v - vectors[mean, j]) * vectors[slope, j] + vectors[offset, j]
             out[row, j] = _narrow(z if value > 0 else z * vectors[before, j], like)
+
+
+@compiled
+def normalize(like, h_, rows, channels, before_, mean_, var_, weight_, bias_, eps, divides, after_, vectors_, y_):
+    """y = rectify(a·v + b; after), where a = scale · weight, b = bias − mean · a, and scale is 1 / √(var + eps), or 1
+    unless it `divides`. Without a weight, that is 1. For the adjoint, scale, a and b are kept in `vectors` [5, channels]."""
+    mean, var, bias = floats(mean_, channels), floats(var_, channels), floats(bias_, channels)
+    weight, scale = floats(weight_, channels), floats(vectors_, channels)
+    a, b = floats(vectors_ + 4 * channels, channels), floats(vectors_ + 8 * channels, channels)
+    for c in range(channels):
+        scale[c] = 1 / np.sqrt(var[c] + eps) if divides else 1.0
+        a[c] = scale[c] * weight[c] if weight_ != 0 else scale[c]
+        b[c] = bias[c] - mean[c] * a[c]
+    transform(like, h_, rows, channels, before_, vectors_ + 4 * channels, vectors_ + 8 * channels, after_, y_)
+
+
+@compiled
+def normalize_adjoint(
+    like, h_, g_, rows, channels, before_, mean_, vectors_, divides, after_, out_, weight_gradient_, bias_gradient_
+):
+    """Gradients of what `normalize` does, through the moments of its input too, from g = ∂L/∂y."""
+    a_, b_ = vectors_ + 4 * channels, vectors_ + 8 * channels
+    totals = _adjoint_sums(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_)
+    scale, a = floats(vectors_, channels), floats(a_, channels)
+    of_weight, of_bias = floats(weight_gradient_, channels), floats(bias_gradient_, channels)
+    slope_, offset_ = vectors_ + 12 * channels, vectors_ + 16 * channels
+    slope, offset = floats(slope_, channels), floats(offset_, channels)
+    for c in range(channels):
+        share = -a[c] / rows
+        slope[c] = share * scale[c] * scale[c] * totals[1, c] if divides else 0.0
+        offset[c] = share * totals[0, c]
+        of_weight[c], of_bias[c] = totals[1, c] * scale[c], totals[0, c]
+    _adjoint(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, slope_, offset_, out_)
 
 
 @compiled

@@ -189,7 +189,7 @@ def _transform_weights(w_, turned, channels, filters, first, some, span, weights
 
 @compiled
 def convolve(x_, w_, bias_, y_, scratch_, images, height, width, trials, channels, filters, turned):
-    """y = x ∗ w + bias, with weights [T·K, 3, 3, C] and bias [T·K]; or with `turned` weights [T·C, 3, 3, K], as the
+    """y = x ∗ w + bias, with weights [T·K, 3, 3, C] and bias [T·K], or none; or with `turned` weights [T·C, 3, 3, K], as the
     gradient of an input is made from that of an output."""
     rows, columns, across = (height + 3) // 4, (width + 3) // 4, _whole(channels)
     span = filters if channels * filters <= WHOLE else SPAN
@@ -198,7 +198,8 @@ def convolve(x_, w_, bias_, y_, scratch_, images, height, width, trials, channel
     v_, m_, transformed_, weights_, patch_, zeros_ = _parts(scratch_, across, filters)
     tile_v, tile_m, pixel_x, pixel_y = 144 * across, 144 * span, 4 * trials * channels, 4 * trials * filters
     for trial in range(trials):
-        x, y, bias_of_ = x_ + 4 * trial * channels, y_ + 4 * trial * filters, bias_ + 4 * trial * filters
+        x, y = x_ + 4 * trial * channels, y_ + 4 * trial * filters
+        bias_of_ = bias_ + 4 * trial * filters if bias_ != 0 else zeros_
         w = w_ + 36 * trial * channels * filters
         for first in range(0, tiles, BLOCK):
             count = min(BLOCK, tiles - first)
