@@ -50,6 +50,8 @@ class _Winograd(torch.autograd.Function):
         of_input = None
         if ctx.needs_input_grad[0]:
             of_input = _convolve(gradient, weight, None, width, trials, turned=True)
+        if not ctx.needs_input_grad[1]:
+            return of_input, None, None, None
         of_weight, of_bias = torch.empty_like(weight), weight.new_empty(len(weight))
         channels, filters = width // trials, len(weight) // trials
         scratch = weight.new_empty(winograd.scratch_floats(channels, filters))

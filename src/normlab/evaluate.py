@@ -1,7 +1,7 @@
 """Evaluation of a network of T trials on a test set, with moving averages or with other statistics of the norms."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from normlab.batches import Images
+from normlab.graphs import Replayed, cpu_recorder
 from normlab.network import Network
 from normlab.plan import EVALUATION_BATCH
 from normlab.randomness import numpy_generator
 from normlab.result import Mistake
 
+CACHED_PIXELS = 32 * 32 * 32  # of all trials together
 MISTAKES = 25  # kept of each trial: a page of pictures
 RECOMPUTE_IMAGES = 4_000  # 10³ to 10⁴ images are enough to recompute statistics (PreciseBN; Wu & Johnson 2021)
 
@@ -38,22 +40,30 @@ def evaluate(
     autocast: torch.autocast,
     batch_size: int | None = None,
     shuffle: bool = False,
+    alive: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Runs the network as it stands, in training or inference mode, over all images. `shuffle` mixes the classes
-    within batches, by a fixed order, where a batch's statistics matter; there `batch_size` does, too."""
+    """Runs the network as it stands, in training or inference mode, over all images; `alive` is called with each batch.
+    `shuffle` mixes the classes within batches, by a fixed order, where a batch's statistics matter; there `batch_size`
+    does, too."""
     trials, classes, device = network.num_trials, network.num_classes, data.labels.device
     order = image_order(data) if shuffle else torch.arange(len(data), device=device)
-    losses = torch.zeros(trials, dtype=torch.float64, device=device)
-    predicted = torch.empty(len(data), trials, dtype=torch.int64, device=device)
-    confidence = torch.empty(len(data), trials, device=device)
-    for index in split_batches(order, batch_size or max(1, EVALUATION_BATCH // trials)):
+
+    def log_probabilities(index: torch.Tensor) -> tuple[torch.Tensor]:
         with autocast:
             logits = network(data.inputs(index.expand(trials, -1)))
         logits_BTK = logits.to(torch.promote_types(logits.dtype, torch.float32)).view(len(index), trials, classes)
-        log_probabilities = F.log_softmax(logits_BTK, dim=2)
+        return (F.log_softmax(logits_BTK, dim=2),)
+
+    run = Replayed(log_probabilities, cpu_recorder) if device.type == "cpu" else log_probabilities
+    losses = torch.zeros(trials, dtype=torch.float64, device=device)
+    predicted = torch.empty(len(data), trials, dtype=torch.int64, device=device)
+    confidence = torch.empty(len(data), trials, device=device)
+    for index in split_batches(order, batch_size or _batch_size(data, trials)):
+        alive()
+        (found_BTK,) = run(index)
         labels_BT = data.labels[index][:, None].expand(-1, trials)
-        losses -= log_probabilities.gather(2, labels_BT[..., None]).sum((0, 2))
-        highest, predicted[index] = log_probabilities.max(2)
+        losses -= found_BTK.gather(2, labels_BT[..., None]).sum((0, 2))
+        highest, predicted[index] = found_BTK.max(2)
         confidence[index] = highest.exp().to(confidence.dtype)
     cell = (torch.arange(trials, device=device) * classes + data.labels[:, None]) * classes + predicted
     confusion = torch.bincount(cell.flatten(), minlength=trials * classes * classes).view(trials, classes, classes)
@@ -61,6 +71,13 @@ def evaluate(
     return Evaluation(
         loss=losses / len(data), accuracy=accuracy, confusion=confusion, predicted=predicted, confidence=confidence
     )
+
+
+def _batch_size(data: Images, trials: int) -> int:
+    """Of each trial, where it makes no difference to results: on a CPU what the caches hold, whose steps are replayed
+    and cost no more for being many."""
+    together = EVALUATION_BATCH if data.labels.is_cuda else CACHED_PIXELS // data.size**2
+    return max(1, together // trials)
 
 
 def confident_mistakes(evaluation: Evaluation, data: Images, trial: int) -> list[Mistake]:
@@ -75,24 +92,33 @@ def confident_mistakes(evaluation: Evaluation, data: Images, trial: int) -> list
 
 
 def evaluate_other_statistics(
-    network: Network, train: Images, test: Images, *, batch_size: int, autocast: torch.autocast
+    network: Network,
+    train: Images,
+    test: Images,
+    *,
+    batch_size: int,
+    autocast: torch.autocast,
+    alive: Callable[[], None] = lambda: None,
 ) -> dict[str, Evaluation]:
     """Evaluations with statistics `recomputed` over training images (PreciseBN) and with those of the test `batch`,
     of the size used in training. Empty where no norm keeps statistics. The network is left as it was."""
     if not network.norms():
         return {}
     with plain_training_mode(network):
-        batch = evaluate(network, test, autocast=autocast, batch_size=batch_size, shuffle=True)
-        recompute_statistics(network, train, autocast=autocast)
+        batch = evaluate(network, test, autocast=autocast, batch_size=batch_size, shuffle=True, alive=alive)
+        recompute_statistics(network, train, autocast=autocast, alive=alive)
         network.eval()
-        recomputed = evaluate(network, test, autocast=autocast)
+        recomputed = evaluate(network, test, autocast=autocast, alive=alive)
     return {"recomputed": recomputed, "batch": batch}
 
 
 @torch.no_grad()
-def recompute_statistics(network: Network, train: Images, *, autocast: torch.autocast) -> None:
+def recompute_statistics(
+    network: Network, train: Images, *, autocast: torch.autocast, alive: Callable[[], None] = lambda: None
+) -> None:
     """Replaces moving averages by plain means of the batch statistics over training images, without augmentation."""
     for k, index in enumerate(split_batches(image_order(train)[:RECOMPUTE_IMAGES], EVALUATION_BATCH), start=1):
+        alive()
         _set_momentum(network, 1 / k)
         with autocast:
             network(train.inputs(index.expand(network.num_trials, -1)))

@@ -30,7 +30,10 @@ def watched_channels(network: Network) -> Iterator[Callable[[], list[float]]]:
 
     def look(name: str, inputs: torch.Tensor) -> None:
         peak = inputs.flatten(2).amax((0, 2)) if inputs.dim() > 2 else inputs.amax(0)
-        highest[name] = peak if name not in highest else torch.maximum(highest[name], peak)
+        if name in highest:
+            torch.maximum(highest[name], peak, out=highest[name])  # in its place, as replays of an evaluation need it
+        else:
+            highest[name] = peak
 
     def dead() -> list[float]:
         dead_TC = torch.cat([(peak <= 0).view(network.num_trials, -1) for peak in highest.values()], dim=1)
@@ -54,14 +57,14 @@ def gradient_spread(network: Network, train: Images) -> list[float]:
     0 where gradients neither vanish nor explode over depth (after Glorot & Bengio 2010, fig. 7; Yang et al. 2019).
     At most `VANISHED`, which it is where a layer gets no gradient at all; NaN where one is not finite.
     """
-    index = image_order(train)[: max(MIN_IMAGES, PROBE_PIXELS // train.size**2)]
+    index = image_order(train)[: _num_images(train)]
     outputs: list[torch.Tensor] = []
     layers = [module for module in network.children() if isinstance(module, Convolution | Linear)][:-1]
 
     def keep(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
-        outputs.append(output)
+        outputs.append(output if output.requires_grad else output.requires_grad_())
 
-    with plain_training_mode(network), _removed([layer.register_forward_hook(keep) for layer in layers]):
+    with plain_training_mode(network), _frozen(network), _removed([layer.register_forward_hook(keep) for layer in layers]):
         logits = network(train.inputs(index.expand(network.num_trials, -1)))
         logits_BKT = logits.view(len(index), network.num_trials, -1).transpose(1, 2)
         labels_BT = train.labels[index][:, None].expand(-1, network.num_trials)
@@ -69,6 +72,28 @@ def gradient_spread(network: Network, train: Images) -> list[float]:
         gradients = torch.autograd.grad(loss, outputs)
     sizes_LT = torch.stack([_root_mean_squares(gradient, network.num_trials) for gradient in gradients])
     return [_decades(sizes) for sizes in sizes_LT.T.tolist()]
+
+
+def trials_at_once(train: Images) -> int:
+    """How many trials `gradient_spread` should be asked for together: it keeps the activations of a batch of each."""
+    return max(1, PROBE_PIXELS // (_num_images(train) * train.size**2))
+
+
+def _num_images(train: Images) -> int:
+    return min(len(train), max(MIN_IMAGES, PROBE_PIXELS // train.size**2))
+
+
+@contextmanager
+def _frozen(network: Network) -> Iterator[None]:
+    """Parameters ask for no gradients, which are a third of a backward pass."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def _root_mean_squares(gradient: torch.Tensor, trials: int) -> torch.Tensor:

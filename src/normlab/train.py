@@ -21,7 +21,7 @@ from normlab.checkpoint import TrainingState, load, save
 from normlab.datasets.split import Split
 from normlab.evaluate import Evaluation, confident_mistakes, evaluate, evaluate_other_statistics
 from normlab.network import Network
-from normlab.probes import gradient_spread, watched_channels
+from normlab.probes import gradient_spread, trials_at_once, watched_channels
 from normlab.result import Details
 from normlab.schedules import learning_rates
 from normlab.step import Step, make_network, named_generators, take_over, weights_of
@@ -102,21 +102,20 @@ def train(
         training_step, state, within = resumed
     else:
         training_step = make_step(range(len(specs)))
-        state, within = _initial_state(ids, training_step.network, train_set), {}
+        state, within = _initial_state(ids, _gradient_spread(training_step, train_set, make_step)), {}
     glance = partial(Progress, total_images=total_images, resumed_images=state.images)
     latest = glance(done_images=state.images, loss=None, accuracy=state.accuracy)
     began -= state.seconds
     last_report, last_save, evaluation = 0.0, time.monotonic(), None
     measured: dict[str, list[float | None]] = {}
 
-    def sign_of_life(*_: object) -> None:
+    def sign_of_life() -> None:
         """Repeats the latest glance while something takes long, such as an evaluation."""
         nonlocal last_report
         if time.monotonic() - last_report > PROGRESS_SECONDS:
             last_report = time.monotonic()
             report(latest)
 
-    training_step.network.register_forward_pre_hook(sign_of_life)
     run = training_step.runner()
 
     def pause(within: Callable[[], dict[str, torch.Tensor]] = dict) -> None:
@@ -169,7 +168,7 @@ def train(
         if epoch % spec.evaluate_every == 0 or epoch == spec.epochs:
             network.eval()
             with watched_channels(network) if epoch == spec.epochs else nullcontext(list) as dead:
-                evaluation = evaluate(network, test_set, autocast=training_step.autocast)
+                evaluation = evaluate(network, test_set, autocast=training_step.autocast, alive=sign_of_life)
                 measured["dead_channels"] = _finite_all(dead())
             state.accuracy = float(evaluation.accuracy.mean())
         losses, accuracies = (losses_T / seen).tolist(), (correct_T.double() / seen).tolist()
@@ -186,13 +185,16 @@ def train(
             places = [state.members.index(trial) for trial in living]
             wider, training_step = training_step, make_step(living)
             take_over(wider, training_step, places)
-            training_step.network.register_forward_pre_hook(sign_of_life)
             run = training_step.runner()
             state.members = living
         state.epoch, state.seen = epoch, 0
         pause()
 
-    measured |= _measure_in_the_end(training_step, train_set, test_set, spec.batch_size)
+    measured |= _other_accuracies(training_step, train_set, test_set, spec.batch_size, sign_of_life)
+    members = state.members
+    measured["gradient_spread"] = _finite_all(
+        _gradient_spread(training_step, train_set, lambda places: make_step([members[place] for place in places]))
+    )
     outcomes = _outcomes(state, training_step.network, test_set, evaluation, measured, split.classes)
     for outcome in outcomes:
         outcome.seconds = time.monotonic() - began
@@ -211,13 +213,13 @@ def _within_epoch(network: Network, losses_T: torch.Tensor, correct_T: torch.Ten
     return {"losses": losses_T, "correct": correct_T} | {n: g.get_state() for g, n in named_generators(network)}
 
 
-def _initial_state(ids: list[str], network: Network, train_set: Images) -> TrainingState:
+def _initial_state(ids: list[str], spread: Sequence[float]) -> TrainingState:
     return TrainingState(
         ids=ids,
         members=list(range(len(ids))),
         diverged_epochs=[None for _ in ids],
         curves=[{name: [] for name in CURVES} for _ in ids],
-        measured={"gradient_spread_initial": _finite_all(gradient_spread(network, train_set))},
+        measured={"gradient_spread_initial": _finite_all(spread)},
     )
 
 
@@ -279,13 +281,29 @@ def _finite_all(values: Sequence[float]) -> list[float | None]:
     return [_finite(value) for value in values]
 
 
-def _measure_in_the_end(
-    step: Step, train_set: Images, test_set: Images, batch_size: int
+def _gradient_spread(step: Step, train_set: Images, make_step: Callable[[Sequence[int]], Step]) -> list[float]:
+    """Of all trials of a step, as many at once as need no more memory than training does; `make_step` gives one of the
+    trials at some places."""
+    at_once = trials_at_once(train_set)
+    if step.network.num_trials <= at_once:
+        return gradient_spread(step.network, train_set)
+    spreads = []
+    for first in range(0, step.network.num_trials, at_once):
+        places = range(first, min(first + at_once, step.network.num_trials))
+        some = make_step(places)
+        take_over(step, some, places)
+        spreads += gradient_spread(some.network, train_set)
+    return spreads
+
+
+def _other_accuracies(
+    step: Step, train_set: Images, test_set: Images, batch_size: int, alive: Callable[[], None]
 ) -> dict[str, list[float | None]]:
-    """Final metrics beyond those of every epoch, by trial of the network."""
-    others = evaluate_other_statistics(step.network, train_set, test_set, batch_size=batch_size, autocast=step.autocast)
-    found = {f"test_accuracy_{name}": _finite_all(other.accuracy.tolist()) for name, other in others.items()}
-    return found | {"gradient_spread": _finite_all(gradient_spread(step.network, train_set))}
+    """Test accuracies with other statistics than the moving averages, by trial of the network."""
+    others = evaluate_other_statistics(
+        step.network, train_set, test_set, batch_size=batch_size, autocast=step.autocast, alive=alive
+    )
+    return {f"test_accuracy_{name}": _finite_all(other.accuracy.tolist()) for name, other in others.items()}
 
 
 def _outcomes(
