@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from normlab import functional
+from normlab.cohort import Linear
 from normlab.convolution import WAYS, convolve, fastest_way
 from normlab.functional import Rectifiers, center, is_compiled, max_pool, moments, normalize, transform
 from normlab.network import build_network
@@ -111,6 +112,25 @@ def test_what_is_not_finite_stays_so() -> None:
     y = normalize(x, mean, var, None, torch.zeros(2), eps=1e-3, rectifiers=Rectifiers(after=torch.zeros(2)))
     assert y[:, 0].isnan().all()
     assert (y[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("rows", [1, 4, 7])
+@pytest.mark.parametrize(("trials", "inputs", "outputs"), [(1, 16, 5), (3, 100, 24), (2, 9, 1)])
+def test_a_dense_layer_of_few_rows_is_that_of_many(rows: int, trials: int, inputs: int, outputs: int) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    weights = [torch.randn(outputs, inputs, generator=generator) for _ in range(trials)]
+    layer = Linear(weights)
+    torch.nn.init.normal_(layer.bias, generator=generator)
+    x, g = (torch.randn(rows, trials * size, generator=generator) for size in (inputs, outputs))
+    found = []
+    for repeats in (1, 20):  # of a batch: with as many rows a library multiplies
+        leaf = x.repeat(repeats, 1).requires_grad_()
+        y = layer(leaf)
+        gradients = torch.autograd.grad(y, (leaf, layer.weight, layer.bias), g.repeat(repeats, 1))
+        found.append([y[:rows], gradients[0][:rows], gradients[1] / repeats, gradients[2] / repeats])
+        assert ("_Small" in type(y.grad_fn).__name__) == (repeats == 1)
+    for small, large in zip(*found, strict=True):
+        assert torch.allclose(small, large, rtol=1e-5, atol=1e-5)
 
 
 # images, trials, channels, filters, height, width: whole tiles and parts of them, channels that fill no vector

@@ -13,6 +13,13 @@ from torch import nn
 
 from normlab.convolution import convolve
 from normlab.functional import max_pool
+from normlab.graphs import launch
+
+dense: Any
+try:
+    from normlab import dense
+except ImportError:  # numba does not exist for every Python and platform
+    dense = None
 
 
 class Convolution(nn.Module):
@@ -45,12 +52,40 @@ class Linear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.weight.dtype)
+            if _is_small(x):
+                return _Small.apply(x, self.weight, self.bias, self.num_trials)  # type: ignore[no-any-return, no-untyped-call]
             if self.num_trials == 1:
                 return F.linear(x, self.weight, self.bias)
             x_TNF = x.view(x.shape[0], self.num_trials, -1).transpose(0, 1)
             weight_TOF = self.weight.view(self.num_trials, -1, self.weight.shape[1])
             y_TNO: torch.Tensor = _Products.apply(x_TNF, weight_TOF)  # type: ignore[no-untyped-call]
             return y_TNO.transpose(0, 1).reshape(x.shape[0], -1) + self.bias
+
+
+def _is_small(x: torch.Tensor) -> bool:
+    return dense is not None and x.device.type == "cpu" and x.dtype == torch.float32 and len(x) <= dense.ROWS
+
+
+class _Small(torch.autograd.Function):
+    """Dense layers of a few rows [N, T·F_in], compiled."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, trials: int) -> torch.Tensor:
+        x, outputs, ctx.trials = x.contiguous(), len(weight) // trials, trials
+        ctx.save_for_backward(x, weight)
+        y = x.new_empty(len(x), len(weight))
+        launch(dense.forward, x, weight, bias, len(x), trials, weight.shape[1], outputs, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (x, weight), gradient = ctx.saved_tensors, gradient.contiguous()
+        sizes = (len(x), ctx.trials, weight.shape[1], len(weight) // ctx.trials)
+        of_x, of_weight, of_bias = torch.empty_like(x), torch.empty_like(weight), weight.new_empty(len(weight))
+        launch(dense.input_gradient, gradient, weight, *sizes, of_x)
+        if ctx.needs_input_grad[1]:
+            launch(dense.weight_gradient, x, gradient, *sizes, of_weight, of_bias)
+        return of_x, of_weight, of_bias, None
 
 
 class _Products(torch.autograd.Function):

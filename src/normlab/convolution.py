@@ -38,7 +38,9 @@ class _Winograd(torch.autograd.Function):
     """The gradient of an input is the convolution of the output's with the weights turned by 180°."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, trials: int) -> torch.Tensor:
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, trials: int
+    ) -> torch.Tensor:
         x, weight, ctx.trials, ctx.has_bias = in_rows(x), in_rows(weight), trials, bias is not None
         ctx.save_for_backward(x, weight)
         return _convolve(x, weight, bias, len(weight), trials)

@@ -64,7 +64,11 @@ def gradient_spread(network: Network, train: Images) -> list[float]:
     def keep(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
         outputs.append(output if output.requires_grad else output.requires_grad_())
 
-    with plain_training_mode(network), _frozen(network), _removed([layer.register_forward_hook(keep) for layer in layers]):
+    with (
+        plain_training_mode(network),
+        _frozen(network),
+        _removed([layer.register_forward_hook(keep) for layer in layers]),
+    ):
         logits = network(train.inputs(index.expand(network.num_trials, -1)))
         logits_BKT = logits.view(len(index), network.num_trials, -1).transpose(1, 2)
         labels_BT = train.labels[index][:, None].expand(-1, network.num_trials)

@@ -19,6 +19,12 @@ def compiled(function: Any) -> Any:
     return njit(function, cache=True, error_model="numpy", boundscheck=False, nogil=True)
 
 
+def compiled_sums(function: Any) -> Any:
+    """With sums in any order, which is what makes vectors of them."""
+    flags = {"reassoc", "contract"}
+    return njit(function, cache=True, error_model="numpy", boundscheck=False, nogil=True, fastmath=flags)
+
+
 @intrinsic
 def pointer(context, address, like):
     """An address as that of values of the type of `like`."""
