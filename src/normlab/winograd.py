@@ -189,8 +189,8 @@ def _transform_weights(w_, turned, channels, filters, first, some, span, weights
 
 @compiled
 def convolve(x_, w_, bias_, y_, scratch_, images, height, width, trials, channels, filters, turned):
-    """y = x ∗ w + bias, with weights [T·K, 3, 3, C] and bias [T·K], or none; or with `turned` weights [T·C, 3, 3, K], as
-    the gradient of an input is made from that of an output."""
+    """y = x ∗ w + bias, with weights [T·K, 3, 3, C] and bias [T·K] or none; or with `turned` weights [T·C, 3, 3, K],
+    as the gradient of an input is made from that of an output."""
     rows, columns, across = (height + 3) // 4, (width + 3) // 4, _whole(channels)
     span = filters if channels * filters <= WHOLE else SPAN
     tiles, place = images * rows * columns, 4 * (across * span + PAD)
