@@ -60,6 +60,16 @@ def test_looking_at_other_statistics_leaves_the_network_as_it_was(norm: str) -> 
     assert [(n.momentum, n.training, getattr(n, "clip", None)) for n in model.norms()] == attributes
 
 
+@pytest.mark.parametrize("norm", ["batch", "renorm"])
+def test_evaluations_by_the_batch_are_replayed_as_they_are_run(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, model = images(200), network(norm=norm, num_trials=2)
+    replayed = evaluate_other_statistics(model, data, data, batch_size=10, autocast=OFF)["batch"]
+    monkeypatch.setattr("normlab.evaluate.Replayed", lambda function, record: function)
+    run = evaluate_other_statistics(model, data, data, batch_size=10, autocast=OFF)["batch"]
+    assert torch.equal(replayed.loss, run.loss)
+    assert torch.equal(replayed.confidence, run.confidence)
+
+
 def test_untrained_averages_are_wrong_and_recomputed_ones_are_close_to_the_batchs() -> None:
     data = images(1000)
     found = evaluate_other_statistics(network(), data, data, batch_size=500, autocast=OFF)

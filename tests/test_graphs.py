@@ -37,6 +37,9 @@ CASES = [
         ("adam_keras", "batch", "none"), ("adam", "renorm", "on_the_fly"), ("adamw", "mean_only", "copies"),
         ("sgd", "none", "none"), ("adam_keras", "batch_no_gamma", "none"),
     )
+] + [
+    {"norm": "batch", "precision": "bfloat16", "norm_dense": True},
+    *({"norm": "batch", "activation": activation} for activation in ("prelu", "prelu_elementwise", "elu", "gelu")),
 ]  # fmt: skip
 
 
@@ -114,9 +117,45 @@ def test_memory_of_a_replay_is_its_own_and_is_used_again_within_it() -> None:
 
 def test_what_depends_on_a_result_is_not_recorded() -> None:
     """It would not be known to the replay."""
-    with pytest.raises(RuntimeError, match="cannot be recorded"), graphs._Recording():
-        float(torch.ones(1).sum())
+    x = torch.ones(2, 2)
+    for look in (lambda: float(x.sum()), lambda: x[x > 0], lambda: x.nonzero(), lambda: x.t_()):
+        with pytest.raises(RuntimeError, match="cannot be recorded"), graphs._Recording():
+            look()
     assert not graphs._recordings
+
+
+def test_the_shape_that_comes_often_is_recorded_and_not_the_one_that_comes_fourth() -> None:
+    calls: list[int] = []
+
+    def add_one(x: torch.Tensor) -> tuple[torch.Tensor]:
+        calls.append(len(x))
+        return (x + 1,)
+
+    run = Replayed(add_one, cpu_recorder)
+    for size in [8, 8, 8, 2, 8, 8, 8, 2, 8]:
+        assert torch.equal(run(torch.ones(size))[0], torch.full((size,), 2.0))
+    assert calls == [8, 8, 8, 2, 8, 2]
+
+
+def test_a_step_reads_nothing_of_what_lies_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU would have to be waited for, and on a CPU what was read would be replayed."""
+    specs = [spec(optimizer="adam_keras", norm="renorm", seed=seed, norm_momentum=0.1 * (1 + seed)) for seed in (1, 2)]
+    whole_step = Step.__call__
+
+    def refuse(tensor: torch.Tensor, *_: object) -> None:
+        raise AssertionError("a GPU would have to be waited for")
+
+    def watched(self: Step, *inputs: object) -> tuple[torch.Tensor, ...]:
+        with monkeypatch.context() as patch:
+            for name in ("item", "__float__", "__int__", "__bool__", "tolist", "cpu", "numpy"):
+                patch.setattr(torch.Tensor, name, refuse)
+            found = whole_step(self, *inputs)
+            with pytest.raises(AssertionError, match="waited"):
+                float(found[0].sum())
+        return found
+
+    monkeypatch.setattr(Step, "__call__", watched)
+    trained(specs, torch.device("cpu"), False)
 
 
 @pytest.mark.gpu

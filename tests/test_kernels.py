@@ -136,7 +136,7 @@ def test_a_dense_layer_of_few_rows_is_that_of_many(rows: int, trials: int, input
 # images, trials, channels, filters, height, width: whole tiles and parts of them, channels that fill no vector
 CONVOLUTIONS = [
     (2, 1, 8, 8, 8, 8), (2, 1, 3, 16, 32, 32), (3, 2, 3, 8, 5, 7), (2, 3, 16, 24, 14, 9), (2, 1, 11, 8, 6, 6),
-    (1, 2, 32, 16, 1, 1), (5, 1, 1, 64, 28, 28), (7, 2, 64, 40, 4, 4),
+    (1, 2, 32, 16, 1, 1), (5, 1, 1, 64, 28, 28), (7, 2, 64, 40, 4, 4), (3, 2, 64, 40, 16, 16),
 ]  # fmt: skip
 
 

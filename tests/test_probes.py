@@ -15,9 +15,14 @@ from tests.test_train import CPU, make_split, spec
 
 
 def dead_channels(network: Network, data: Images) -> list[float]:
-    with watched_channels(network) as dead:
-        evaluate(network.eval(), data, autocast=torch.autocast("cpu", enabled=False))
-        return dead()
+    """With batches as they come, and so small that most are replayed."""
+    found = []
+    for batch_size in (None, 7):
+        with watched_channels(network) as dead:
+            evaluate(network.eval(), data, autocast=torch.autocast("cpu", enabled=False), batch_size=batch_size)
+            found.append(dead())
+    assert found[0] == found[1]
+    return found[0]
 
 
 def test_channels_that_no_image_excites_are_dead() -> None:

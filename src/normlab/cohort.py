@@ -81,10 +81,14 @@ class _Small(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (x, weight), gradient = ctx.saved_tensors, gradient.contiguous()
         sizes = (len(x), ctx.trials, weight.shape[1], len(weight) // ctx.trials)
-        of_x, of_weight, of_bias = torch.empty_like(x), torch.empty_like(weight), weight.new_empty(len(weight))
-        launch(dense.input_gradient, gradient, weight, *sizes, of_x)
-        if ctx.needs_input_grad[1]:
-            launch(dense.weight_gradient, x, gradient, *sizes, of_weight, of_bias)
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = torch.empty_like(x)
+            launch(dense.input_gradient, gradient, weight, *sizes, of_x)
+        if not ctx.needs_input_grad[1]:
+            return of_x, None, None, None
+        of_weight, of_bias = torch.empty_like(weight), weight.new_empty(len(weight))
+        launch(dense.weight_gradient, x, gradient, *sizes, of_weight, of_bias)
         return of_x, of_weight, of_bias, None
 
 

@@ -3,6 +3,7 @@
 On a GPU CUDA records. On a CPU this module does, below autograd: what was computed, and where in memory.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self, cast
 
@@ -14,25 +15,29 @@ Function = Callable[..., tuple[torch.Tensor, ...]]
 # same place.
 Record = Callable[[Function, Sequence[torch.Tensor | None]], tuple[Callable[[], None], tuple[torch.Tensor, ...]]]
 
+Shapes = tuple[torch.Size | None, ...]
+
 WARM_UP = 3  # calls that are run as they are, in which libraries choose their algorithms and allocate what they keep
 
 
 class Replayed:
     """A function of tensors that is run as it is a few times, then recorded and from then on replayed.
 
-    Inputs of other shapes than the recorded ones, such as the last batch of an epoch, are run as they are. Outputs are
-    overwritten by the next call. The function must do the same work every time, and wait for no result of it.
+    The first shape of inputs that comes more than `WARM_UP` times is recorded; others, such as that of an epoch's last
+    batch, are run as they are. What a replay returns is overwritten by the next. The function must do the same work
+    every time, and wait for no result of it.
     """
 
     def __init__(self, function: Function, record: Record) -> None:
-        self._function, self._record, self._calls = function, record, 0
+        self._function, self._record, self._calls = function, record, Counter[Shapes]()
         self._inputs: Sequence[torch.Tensor | None] = ()
         self._replay: Callable[[], None] | None = None
         self._outputs: tuple[torch.Tensor, ...] = ()
 
     def __call__(self, *inputs: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
-        self._calls += 1
-        if self._calls <= WARM_UP or (self._replay is not None and _shapes(inputs) != _shapes(self._inputs)):
+        shapes = _shapes(inputs)
+        self._calls[shapes] += 1
+        if self._calls[shapes] <= WARM_UP or (self._replay is not None and shapes != _shapes(self._inputs)):
             return self._function(*inputs)
         if self._replay is None:
             self._inputs = [None if given is None else given.clone() for given in inputs]
@@ -45,8 +50,8 @@ class Replayed:
         return self._outputs
 
 
-def _shapes(inputs: Iterable[torch.Tensor | None]) -> list[torch.Size | None]:
-    return [None if given is None else given.shape for given in inputs]
+def _shapes(inputs: Iterable[torch.Tensor | None]) -> Shapes:
+    return tuple(None if given is None else given.shape for given in inputs)
 
 
 def cuda_recorder(generators: Iterable[torch.Generator]) -> Record:
@@ -85,7 +90,7 @@ def cpu_recorder(
 
 def launch(kernel: Callable[..., None], *arguments: Any) -> None:
     """Calls a compiled kernel with tensors, of which it is given the addresses, 0 for none, and numbers, which are the
-    same in every step."""
+    same in every step. Recorded are the addresses: parameters and buffers may be written to, but not replaced."""
     given = tuple(_address(argument) if type(argument) in _TENSORS else argument for argument in arguments)
     kernel(*given)
     if _recordings:
@@ -101,6 +106,7 @@ _recordings: list["_Recording"] = []
 _Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 _EMPTY = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.empty_strided,
           torch.ops.aten.new_empty, torch.ops.aten.new_empty_strided}  # fmt: skip
+_REFUSED = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view}
 _COPY = {torch.ops.aten.clone, torch.ops.aten._to_copy}
 _OF_RESULT = ("dtype", "layout", "device", "pin_memory")  # which a variant reads from the tensor it writes to
 
@@ -128,13 +134,16 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, operation: Any, types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
     ) -> Any:
-        if torch.Tag.data_dependent_output in operation.tags:
-            raise RuntimeError(f"{operation} cannot be recorded: what follows depends on its result")
+        if _REFUSED.intersection(operation.tags) and not _is_by_number(operation, arguments):
+            raise RuntimeError(f"{operation} cannot be recorded: what follows depends on what it finds")
         found = operation(*arguments, **(named or {}))
         if operation.overloadpacket in _EMPTY:
             return self._in_own_memory(found)
         schema = operation._schema
         if any(argument.alias_info is not None and argument.alias_info.is_write for argument in schema.arguments):
+            assert all(result.alias_info is not None for result in schema.returns), (
+                f"{operation} returns new tensors too"
+            )
             self.calls.append((operation, arguments, named or {}))
         elif _is_new(found, arguments):
             self.calls.append(_into(found, operation, arguments, named or {}))
@@ -147,6 +156,13 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return empty.set_(storage, 0, empty.shape, empty.stride())
         kept.append(empty.untyped_storage())
         return empty
+
+
+def _is_by_number(operation: Any, arguments: tuple[Any, ...]) -> bool:
+    """Whether elements are picked by their numbers, and not by a mask."""
+    return operation.overloadpacket is torch.ops.aten.index and all(
+        index.dtype not in (torch.bool, torch.uint8) for index in _tensors(arguments[1])
+    )
 
 
 def _into(found: Any, operation: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> _Call:

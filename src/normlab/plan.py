@@ -17,7 +17,7 @@ from normlab.store import State, Store
 from normlab.study import Study
 from normlab.trial import NEEDS_TWO_VALUES, SETTINGS, TrialSpec
 
-EVALUATION_BATCH = 250  # images of all trials together: a larger batch is no faster, a smaller one fits the cache
+EVALUATION_BATCH = 250  # images: of each trial, where statistics are recomputed; of all together, on a GPU
 TRAINING_PASSES = 3  # the backward pass costs about twice the forward one
 FLOPS_PER_MAC = 2
 

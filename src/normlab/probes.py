@@ -79,7 +79,8 @@ def gradient_spread(network: Network, train: Images) -> list[float]:
 
 
 def trials_at_once(train: Images) -> int:
-    """How many trials `gradient_spread` should be asked for together: it keeps the activations of a batch of each."""
+    """How many trials `gradient_spread` should be asked for together: it keeps the activations of a batch of
+    each, gigabytes of eight trials with images of 32×32."""
     return max(1, PROBE_PIXELS // (_num_images(train) * train.size**2))
 
 

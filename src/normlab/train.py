@@ -183,17 +183,19 @@ def train(
         living = [trial for trial in state.members if state.diverged_epochs[trial] is None]
         if 2 * len(living) <= len(state.members):  # the others cost as much and mean nothing any more
             places = [state.members.index(trial) for trial in living]
-            wider, training_step = training_step, make_step(living)
-            take_over(wider, training_step, places)
+            narrower = make_step(living)
+            take_over(training_step, narrower, places)
+            training_step = narrower
             run = training_step.runner()
             state.members = living
         state.epoch, state.seen = epoch, 0
         pause()
 
+    del run  # and the memory of its replays
     measured |= _other_accuracies(training_step, train_set, test_set, spec.batch_size, sign_of_life)
     members = state.members
     measured["gradient_spread"] = _finite_all(
-        _gradient_spread(training_step, train_set, lambda places: make_step([members[place] for place in places]))
+        _gradient_spread(training_step, train_set, lambda at: make_step([members[place] for place in at]), sign_of_life)
     )
     outcomes = _outcomes(state, training_step.network, test_set, evaluation, measured, split.classes)
     for outcome in outcomes:
@@ -281,14 +283,20 @@ def _finite_all(values: Sequence[float]) -> list[float | None]:
     return [_finite(value) for value in values]
 
 
-def _gradient_spread(step: Step, train_set: Images, make_step: Callable[[Sequence[int]], Step]) -> list[float]:
-    """Of all trials of a step, as many at once as need no more memory than training does; `make_step` gives one of the
+def _gradient_spread(
+    step: Step,
+    train_set: Images,
+    make_step: Callable[[Sequence[int]], Step],
+    alive: Callable[[], None] = lambda: None,
+) -> list[float]:
+    """Of all trials of a step, few at once where a batch's activations are large; `make_step` gives a step of the
     trials at some places."""
     at_once = trials_at_once(train_set)
-    if step.network.num_trials <= at_once:
+    if step.network.num_trials <= at_once or train_set.labels.is_cuda:
         return gradient_spread(step.network, train_set)
     spreads = []
     for first in range(0, step.network.num_trials, at_once):
+        alive()
         places = range(first, min(first + at_once, step.network.num_trials))
         some = make_step(places)
         take_over(step, some, places)

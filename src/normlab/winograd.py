@@ -22,8 +22,8 @@ G = [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
 AT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 
 BLOCK = 24  # tiles in a block
-WHOLE = 1024  # of pairs of a channel and a filter: with more, filters are multiplied
-SPAN = 2 * LANES  # so many at a time, for what they are multiplied with to stay in the cache
+WHOLE = 1024  # pairs of a channel and a filter up to which all filters are multiplied at once
+SPAN = 2 * LANES  # filters at once otherwise, for what they are multiplied with to stay in the cache
 PLACES = 36  # of a transformed tile
 ONES = 7  # the place whose share of an output is 1 everywhere: where a bias goes
 PAD = 16  # floats between two places of transformed weights, so that they do not share a cache line's set
