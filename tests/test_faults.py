@@ -167,13 +167,13 @@ def write_one(folder: Path, what: str, number: int) -> None:
 @pytest.mark.fault(4)
 def test_an_interrupt_saves_where_training_stands_and_a_second_one_does_no_harm(study: Path, normlab: Run) -> None:
     store = study.parent / "normlab-store"
-    arguments = ("seeds=1", "norm=batch", "epochs=2000", "--checkpoint-seconds", "1")
+    arguments = ("seeds=1", "norm=batch", "epochs=4000", "--checkpoint-seconds", "2")
     for stop, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         before = newest_checkpoint(store)
         process = start(study, *arguments)
         while (saved := newest_checkpoint(store)) <= before:  # it trains
             time.sleep(0.01)
-        time.sleep(0.2)  # some steps, and no checkpoint of the clock's is due
+        time.sleep(0.6)  # some steps, and no checkpoint of the clock's is due
         process.send_signal(stop)
         time.sleep(0.05)
         process.send_signal(stop)
@@ -257,6 +257,7 @@ def test_four_runners_with_random_kills_finish_every_trial_once(study: Path) -> 
     assert_shared(study, runners=4, kills=8, seed=3)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(13)
 def test_a_plan_made_before_another_runner_finished_trains_and_moves_nothing(study: Path, tmp_path: Path) -> None:
     loaded = Study.load(study, overrides=["seeds=2", "norm=batch", "epochs=1"])
@@ -413,6 +414,7 @@ def own_workers() -> set[int]:
     return {int(pid) for pid in children if "normlab.worker" in Path(f"/proc/{pid}/cmdline").read_text()}
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_loses_nothing_of_what_it_was_sent_ahead(study: Path, tmp_path: Path) -> None:
     loaded = Study.load(study, overrides=["norm=batch", "epochs=2", "seeds=4"])
     store = Store(tmp_path / "store")
