@@ -165,23 +165,26 @@ def write_one(folder: Path, what: str, number: int) -> None:
 
 
 @pytest.mark.fault(4)
-def test_an_interrupt_saves_where_training_stands_and_a_second_one_does_no_harm(study: Path, normlab: Run) -> None:
+@pytest.mark.parametrize(
+    ("stop", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
+def test_an_interrupt_saves_where_training_stands_and_a_second_one_does_no_harm(
+    study: Path, stop: signal.Signals, code: int
+) -> None:
     store = study.parent / "normlab-store"
     arguments = ("seeds=1", "norm=batch", "epochs=4000", "--checkpoint-seconds", "2")
-    for stop, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        before = newest_checkpoint(store)
-        process = start(study, *arguments)
-        while (saved := newest_checkpoint(store)) <= before:  # it trains
-            time.sleep(0.01)
-        time.sleep(0.6)  # some steps, and no checkpoint of the clock's is due
-        process.send_signal(stop)
-        time.sleep(0.05)
-        process.send_signal(stop)
-        _, errors = process.communicate(timeout=30)
-        assert process.returncode == code, errors
-        assert "Traceback" not in errors
-        assert newest_checkpoint(store) > saved
-        assert list(store.glob("running/*")) == []
+    process = start(study, *arguments)
+    while (saved := newest_checkpoint(store)) == 0:  # it trains
+        time.sleep(0.01)
+    time.sleep(0.6)  # some steps, and no checkpoint of the clock's is due
+    process.send_signal(stop)
+    time.sleep(0.05)
+    process.send_signal(stop)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    assert newest_checkpoint(store) > saved
+    assert list(store.glob("running/*")) == []
 
 
 def newest_checkpoint(store: Path) -> int:
@@ -353,6 +356,7 @@ def test_a_full_disk_loses_nothing_that_is_finished_and_the_run_goes_on_when_the
     assert fingerprints(small_disk / "store") == fingerprints(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(16)
 def test_a_checkpoint_that_cannot_be_written_costs_the_way_back_and_not_the_training(study: Path) -> None:
     def limit() -> None:
@@ -464,6 +468,7 @@ def test_a_worker_that_says_nothing_is_killed_and_its_trial_tried_again(
     assert len(make_plan(loaded, store).missing()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.fault(39)
 def test_one_trial_that_fails_stops_no_other_unless_that_was_asked_for(study: Path, normlab: Run) -> None:
     """The image of one trial cannot be had: its network asks for more memory than there is address space."""

@@ -11,7 +11,7 @@ from normlab.vectors import compiled_sums, floats
 ROWS = 8  # more are a matter of arithmetic: a library multiplies them faster
 
 
-@compiled_sums
+@compiled_sums(8)
 def forward(x_, weight_, bias_, rows, trials, inputs, outputs, y_):
     """y = x · weightᵀ + bias."""
     y, bias = floats(y_, rows * trials * outputs), floats(bias_, trials * outputs)
@@ -24,7 +24,7 @@ def forward(x_, weight_, bias_, rows, trials, inputs, outputs, y_):
             y[n * trials * outputs + o] = total + bias[o]
 
 
-@compiled_sums
+@compiled_sums(7)
 def input_gradient(g_, weight_, rows, trials, inputs, outputs, out_):
     """∂L/∂x = g · weight."""
     g, out = floats(g_, rows * trials * outputs), floats(out_, rows * trials * inputs)
@@ -38,7 +38,7 @@ def input_gradient(g_, weight_, rows, trials, inputs, outputs, out_):
                 own[f] += factor * w[f]
 
 
-@compiled_sums
+@compiled_sums(8)
 def weight_gradient(x_, g_, rows, trials, inputs, outputs, out_, bias_):
     """∂L/∂weight = gᵀ · x, and ∂L/∂bias."""
     g, bias = floats(g_, rows * trials * outputs), floats(bias_, trials * outputs)

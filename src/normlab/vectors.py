@@ -19,10 +19,11 @@ def compiled(function: Any) -> Any:
     return njit(function, cache=True, error_model="numpy", boundscheck=False, nogil=True)
 
 
-def compiled_sums(function: Any) -> Any:
-    """With sums in any order, which is what makes vectors of them."""
-    flags = {"reassoc", "contract"}
-    return njit(function, cache=True, error_model="numpy", boundscheck=False, nogil=True, fastmath=flags)
+def compiled_sums(numbers: int) -> Any:
+    """With sums in any order, which is what makes vectors of them. A function of so many integers, compiled at once and
+    not when it is first called, which may be in the middle of a training."""
+    signature, flags = types.void(*[types.int64] * numbers), {"reassoc", "contract"}
+    return njit(signature, cache=True, error_model="numpy", boundscheck=False, nogil=True, fastmath=flags)
 
 
 @intrinsic
