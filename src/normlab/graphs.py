@@ -77,21 +77,13 @@ def cpu_recorder(
     """Records torch's operations and what is launched by `launch`."""
     with _Recording() as recording:
         outputs = function(*inputs)
-    calls = tuple(recording.calls)
-
-    @torch.no_grad()
-    def replay() -> None:
-        for call, arguments, named in calls:
-            call(*arguments, **named)
-
-    replay.memory = recording.memory  # type: ignore[attr-defined] # lives as long as what is replayed in it
-    return replay, outputs
+    return recording.replay, outputs
 
 
 def launch(kernel: Callable[..., None], *arguments: Any) -> None:
     """Calls a compiled kernel with tensors, of which it is given the addresses, 0 for none, and numbers, which are the
     same in every step. Recorded are the addresses: parameters and buffers may be written to, but not replaced."""
-    given = tuple(_address(argument) if type(argument) in _TENSORS else argument for argument in arguments)
+    given = tuple(_address(argument) if type(argument) in _BY_ADDRESS else argument for argument in arguments)
     kernel(*given)
     if _recordings:
         _recordings[-1].calls.append((kernel, given, {}))
@@ -101,7 +93,7 @@ def _address(tensor: torch.Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-_TENSORS = (torch.Tensor, torch.nn.Parameter, type(None))
+_BY_ADDRESS = (torch.Tensor, torch.nn.Parameter, type(None))
 _recordings: list["_Recording"] = []
 _Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 _EMPTY = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.empty_strided,
@@ -148,6 +140,12 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif _is_new(found, arguments):
             self.calls.append(_into(found, operation, arguments, named or {}))
         return found
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        """Computes everything again, where it was."""
+        for call, arguments, named in self.calls:
+            call(*arguments, **named)
 
     def _in_own_memory(self, empty: torch.Tensor) -> torch.Tensor:
         kept = self.memory.setdefault(empty.untyped_storage().nbytes(), [])

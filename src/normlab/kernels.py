@@ -207,7 +207,7 @@ def _adjoint(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, slope
 @compiled
 def normalize(like, h_, rows, channels, before_, mean_, var_, weight_, bias_, eps, divides, after_, vectors_, y_):
     """y = rectify(a·v + b; after), where a = scale · weight, b = bias − mean · a, and scale is 1 / √(var + eps), or 1
-    unless it `divides`. Without a weight, that is 1. The adjoint needs scale, a and b: `vectors` [5, channels]."""
+    unless it `divides`. Without a weight, that is 1. `vectors` [5, channels]: scale, a, b, and two for the adjoint."""
     mean, var, bias = floats(mean_, channels), floats(var_, channels), floats(bias_, channels)
     weight, scale = floats(weight_, channels), floats(vectors_, channels)
     a, b = floats(vectors_ + 4 * channels, channels), floats(vectors_ + 8 * channels, channels)
