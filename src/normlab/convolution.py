@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from normlab.functional import along, empty_rows, in_rows
+from normlab.functional import LIKE, along, empty_rows, in_rows
 from normlab.graphs import launch
 
 winograd: Any
@@ -28,9 +28,9 @@ def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, t
         return WAYS[fastest_way(x, weight, trials)](x, weight, bias, trials)
     filters, channels = weight.shape[0] // trials, weight.shape[1]
     fits = filters % 8 == 0 and (channels % 8 == 0 or not x.requires_grad) and channels * filters <= MOST_PAIRS
-    fits = fits and not torch.is_autocast_enabled("cpu")
-    if winograd is not None and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and fits:
-        return _Winograd.apply(x, weight, bias, trials)  # type: ignore[no-any-return, no-untyped-call]
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    if winograd is not None and x.device.type == "cpu" and dtype in LIKE and weight.dtype == torch.float32 and fits:
+        return _Winograd.apply(x.to(dtype), weight, bias, trials)  # type: ignore[no-any-return, no-untyped-call]
     return _grouped(x, weight, bias, trials)
 
 
@@ -58,7 +58,7 @@ class _Winograd(torch.autograd.Function):
         channels, filters = width // trials, len(weight) // trials
         scratch = weight.new_empty(winograd.scratch_floats(channels, filters))
         sizes = (images, *size, trials, channels, filters)
-        launch(winograd.weight_gradient, x, gradient, of_weight, of_bias, scratch, *sizes)
+        launch(winograd.weight_gradient, LIKE[x.dtype], x, gradient, of_weight, of_bias, scratch, *sizes)
         return of_input, of_weight, of_bias if ctx.has_bias else None, None
 
 
@@ -69,7 +69,7 @@ def _convolve(
     channels, filters = width // trials, out // trials
     scratch = weight.new_empty(winograd.scratch_floats(channels, filters))
     sizes = (images, *size, trials, channels, filters)
-    launch(winograd.convolve, x, weight, bias, y, scratch, *sizes, int(turned))
+    launch(winograd.convolve, LIKE[x.dtype], x, weight, bias, y, scratch, *sizes, int(turned))
     return y
 
 

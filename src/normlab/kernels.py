@@ -9,44 +9,14 @@ float32, sums are carried on in float64. All pointers are addresses, which numba
 the type of the values, np.float32(0) or np.uint16(0). One thread.
 """
 
-import llvmlite.ir as ir
 import numpy as np
-from numba import carray, types
-from numba.extending import intrinsic
+from numba import carray
 
-from normlab.vectors import compiled, floats, pointer, prefetch_all
+from normlab.vectors import compiled, floats, narrow, pointer, prefetch_all, widen
 
 WIDTH = 128  # channels a pass over a row should have; fewer are repeated until a row has as many
 AHEAD = 4  # rows that are fetched before they are read: several streams at once are more than the processor foresees
 BLOCK = 256  # rows summed up in float32 before their sums are added in float64
-
-
-@intrinsic
-def _widen(context, value):
-    """A stored value as float32."""
-    if value == types.float32:
-        return types.float32(value), lambda c, b, s, args: args[0]
-
-    def shift_up(c, b, s, args):
-        return b.bitcast(b.shl(b.zext(args[0], ir.IntType(32)), ir.Constant(ir.IntType(32), 16)), ir.FloatType())
-
-    return types.float32(types.uint16), shift_up
-
-
-@intrinsic
-def _narrow(context, value, like):
-    """A float32 as it is stored: bfloat16 is rounded to nearest, ties to even."""
-    if like == types.float32:
-        return types.float32(types.float32, like), lambda c, b, s, args: args[0]
-
-    def round_down(c, b, s, args):
-        word = ir.IntType(32)
-        bits = b.bitcast(args[0], word)
-        odd = b.and_(b.lshr(bits, ir.Constant(word, 16)), ir.Constant(word, 1))
-        rounded = b.add(bits, b.add(odd, ir.Constant(word, 0x7FFF)))
-        return b.trunc(b.lshr(rounded, ir.Constant(word, 16)), ir.IntType(16))
-
-    return types.uint16(types.float32, types.uint16), round_down
 
 
 @compiled
@@ -100,7 +70,7 @@ def moments(like, h_, rows, channels, before_, mean_, var_):
     slope, origin = 0, 1
     sums, totals = np.empty((2, width), np.float32), np.zeros((2, channels), np.float64)
     for j in range(width):
-        v = _widen(h[0, j % channels])
+        v = widen(h[0, j % channels])
         vectors[origin, j] = v if v > 0 else v * vectors[slope, j]
     row, size = 0, width * h.itemsize
     while row < height:
@@ -110,8 +80,8 @@ def moments(like, h_, rows, channels, before_, mean_, var_):
             prefetch_all(h_ + (row + AHEAD) * size, 4 * size)
             for j in range(width):
                 s, o = vectors[slope, j], vectors[origin, j]
-                v0, v1 = _widen(h[row, j]), _widen(h[row + 1, j])
-                v2, v3 = _widen(h[row + 2, j]), _widen(h[row + 3, j])
+                v0, v1 = widen(h[row, j]), widen(h[row + 1, j])
+                v2, v3 = widen(h[row + 2, j]), widen(h[row + 3, j])
                 v0, v1 = (v0 if v0 > 0 else v0 * s) - o, (v1 if v1 > 0 else v1 * s) - o
                 v2, v3 = (v2 if v2 > 0 else v2 * s) - o, (v3 if v3 > 0 else v3 * s) - o
                 sums[0, j] += (v0 + v1) + (v2 + v3)
@@ -119,7 +89,7 @@ def moments(like, h_, rows, channels, before_, mean_, var_):
             row += 4
         while row < end:
             for j in range(width):
-                v = _widen(h[row, j])
+                v = widen(h[row, j])
                 v = (v if v > 0 else v * vectors[slope, j]) - vectors[origin, j]
                 sums[0, j] += v
                 sums[1, j] += v * v
@@ -143,10 +113,10 @@ def transform(like, h_, rows, channels, before_, a_, b_, after_, y_):
     before, a, b, after = 0, 1, 2, 3
     for row in range(height):
         for j in range(width):
-            v = _widen(h[row, j])
+            v = widen(h[row, j])
             v = v if v > 0 else v * vectors[before, j]
             u = v * vectors[a, j] + vectors[b, j]
-            y[row, j] = _narrow(u if u > 0 else u * vectors[after, j], like)
+            y[row, j] = narrow(u if u > 0 else u * vectors[after, j], like)
 
 
 @compiled
@@ -167,8 +137,8 @@ def _adjoint_sums(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_):
             prefetch_all(g_ + (row + AHEAD) * size, 2 * size)
             for j in range(width):
                 s, t, m = vectors[before, j], vectors[after, j], vectors[mean, j]
-                v0, v1 = _widen(h[row, j]), _widen(h[row + 1, j])
-                w0, w1 = _widen(g[row, j]), _widen(g[row + 1, j])
+                v0, v1 = widen(h[row, j]), widen(h[row + 1, j])
+                w0, w1 = widen(g[row, j]), widen(g[row + 1, j])
                 v0, v1 = v0 if v0 > 0 else v0 * s, v1 if v1 > 0 else v1 * s
                 w0 = w0 if v0 * vectors[a, j] + vectors[b, j] > 0 else w0 * t
                 w1 = w1 if v1 * vectors[a, j] + vectors[b, j] > 0 else w1 * t
@@ -177,7 +147,7 @@ def _adjoint_sums(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_):
             row += 2
         while row < end:
             for j in range(width):
-                v, w = _widen(h[row, j]), _widen(g[row, j])
+                v, w = widen(h[row, j]), widen(g[row, j])
                 v = v if v > 0 else v * vectors[before, j]
                 w = w if v * vectors[a, j] + vectors[b, j] > 0 else w * vectors[after, j]
                 sums[0, j] += w
@@ -197,11 +167,11 @@ def _adjoint(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, slope
     before, a, b, after, mean, slope, offset = 0, 1, 2, 3, 4, 5, 6
     for row in range(height):
         for j in range(width):
-            value, w = _widen(h[row, j]), _widen(g[row, j])
+            value, w = widen(h[row, j]), widen(g[row, j])
             v = value if value > 0 else value * vectors[before, j]
             w = w if v * vectors[a, j] + vectors[b, j] > 0 else w * vectors[after, j]
             z = w * vectors[a, j] + (v - vectors[mean, j]) * vectors[slope, j] + vectors[offset, j]
-            out[row, j] = _narrow(z if value > 0 else z * vectors[before, j], like)
+            out[row, j] = narrow(z if value > 0 else z * vectors[before, j], like)
 
 
 @compiled
@@ -250,14 +220,14 @@ def pool(like, x_, images, height, width, channels, y_, winner_):
             for j in range(columns):
                 left, right, to = 2 * j * channels, (2 * j + 1) * channels, j * channels
                 for c in range(channels):
-                    best, place = _widen(x[top, left + c]), np.uint8(0)
-                    v = _widen(x[top, right + c])
+                    best, place = widen(x[top, left + c]), np.uint8(0)
+                    v = widen(x[top, right + c])
                     best, place = (v, np.uint8(1)) if v > best or v != v else (best, place)
-                    v = _widen(x[top + 1, left + c])
+                    v = widen(x[top + 1, left + c])
                     best, place = (v, np.uint8(2)) if v > best or v != v else (best, place)
-                    v = _widen(x[top + 1, right + c])
+                    v = widen(x[top + 1, right + c])
                     best, place = (v, np.uint8(3)) if v > best or v != v else (best, place)
-                    y[out, to + c], winner[out, to + c] = _narrow(best, like), place
+                    y[out, to + c], winner[out, to + c] = narrow(best, like), place
 
 
 @compiled
@@ -265,7 +235,7 @@ def pool_adjoint(like, g_, winner_, images, height, width, channels, out_):
     """The gradient of each square goes to its winner."""
     rows, columns = height // 2, width // 2
     out = _values(out_, like, images * height, width * channels)
-    zero, size = _narrow(np.float32(0), like), out.itemsize
+    zero, size = narrow(np.float32(0), like), out.itemsize
     for image in range(images):
         for i in range(rows):
             for j in range(columns):

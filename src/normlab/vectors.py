@@ -10,6 +10,7 @@ from numba import carray, njit, types
 from numba.extending import intrinsic
 
 LANES = 8  # floats in a vector
+FLOAT, BFLOAT = np.float32(0), np.uint16(0)  # numbers of the types that values have in memory: bfloat16 as its bits
 
 _FLOAT, _WORD = ir.FloatType(), ir.IntType(64)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
@@ -55,8 +56,60 @@ def prefetch_all(address, size):
 
 
 @compiled
+def values(address, like, count):
+    return carray(pointer(address, like), count)
+
+
+@compiled
 def floats(address, count):
-    return carray(pointer(address, np.float32(0)), count)
+    return values(address, FLOAT, count)
+
+
+@intrinsic
+def size_of(context, like):
+    """Bytes of a value of the type of `like`."""
+    return types.int64(like), lambda c, b, s, args: _word(like.bitwidth // 8)
+
+
+@intrinsic
+def widen(context, value):
+    """A value from memory as float32."""
+    return types.float32(value), lambda c, b, s, args: _widened(b, args[0])
+
+
+@intrinsic
+def narrow(context, value, like):
+    """A float32 as it is kept in memory: bfloat16 is rounded to nearest, ties to even."""
+    return like(types.float32, like), lambda c, b, s, args: _narrowed(b, args[0], args[1].type)
+
+
+def _widened(b: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    if _element(value.type) == _FLOAT:
+        return value
+    bits = b.zext(value, _of(value.type, ir.IntType(32)))
+    return b.bitcast(b.shl(bits, _all(bits.type, 16)), _of(value.type, _FLOAT))
+
+
+def _narrowed(b: ir.IRBuilder, value: ir.Value, element: ir.Type) -> ir.Value:
+    if element == _FLOAT:
+        return value
+    bits = b.bitcast(value, _of(value.type, ir.IntType(32)))
+    odd = b.and_(b.lshr(bits, _all(bits.type, 16)), _all(bits.type, 1))
+    rounded = b.add(bits, b.add(odd, _all(bits.type, 0x7FFF)))
+    return b.trunc(b.lshr(rounded, _all(bits.type, 16)), _of(value.type, element))
+
+
+def _element(kind: ir.Type) -> ir.Type:
+    return kind.element if isinstance(kind, ir.VectorType) else kind
+
+
+def _of(kind: ir.Type, element: ir.Type) -> ir.Type:
+    """A scalar, or as long a vector as `kind` is, of another element."""
+    return ir.VectorType(element, kind.count) if isinstance(kind, ir.VectorType) else element
+
+
+def _all(kind: ir.Type, value: int) -> ir.Constant:
+    return ir.Constant(kind, [ir.Constant(kind.element, value)] * kind.count if isinstance(kind, ir.VectorType) else value)
 
 
 def _constant(value: float) -> ir.Constant:
@@ -67,8 +120,8 @@ def _word(value: int) -> ir.Constant:
     return ir.Constant(_WORD, value)
 
 
-def _vector(b: ir.IRBuilder, address: ir.Value, offset: ir.Value) -> ir.Value:
-    return b.inttoptr(b.add(address, offset), _VECTOR.as_pointer())
+def _vector(b: ir.IRBuilder, address: ir.Value, offset: ir.Value, element: ir.Type = _FLOAT) -> ir.Value:
+    return b.inttoptr(b.add(address, offset), ir.VectorType(element, LANES).as_pointer())
 
 
 def _multiply_add(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
@@ -114,26 +167,35 @@ def transposed(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
 
 
 def sandwich_of(matrix: Sequence[Sequence[float]], *, bounded: bool = False) -> Any:
-    """A compiled function: target = matrix · source · matrixᵀ, for eight channels. Of a `bounded` source only the rows
-    top … bottom − 1 and columns left … right − 1 exist; the others are read at `zeros`."""
+    """A compiled function: target = matrix · source · matrixᵀ, for eight channels. In memory sources are like `given`,
+    targets like `wanted`. Of a `bounded` source only the rows top … bottom − 1 and columns left … right − 1 exist;
+    the others are read at `zeros`."""
     size = range(len(matrix[0]))
 
     @intrinsic
-    def sandwich(context, source, row, column, target, target_row, target_column, zeros, top, bottom, left, right):
+    def sandwich(
+        context, given, source, row, column, wanted, target, target_row, target_column, zeros, top, bottom, left, right
+    ):
         def generate(c, b, s, args):
-            source, row, column, target, target_row, target_column, zeros, top, bottom, left, right = args
+            given, source, row, column, wanted, target, target_row, target_column, zeros, *ends = args
             offsets = [[_times(b, row, i, column, j) for j in size] for i in size]
             if bounded:
-                rows, columns = ([_is_within(b, i, *ends) for i in size] for ends in ((top, bottom), (left, right)))
+                rows, columns = ([_is_within(b, i, *pair) for i in size] for pair in (ends[:2], ends[2:]))
                 away = b.sub(zeros, source)
                 offsets = [[b.select(b.and_(rows[i], columns[j]), offsets[i][j], away) for j in size] for i in size]
-            half = [_product(b, matrix, [b.load(_vector(b, source, at), align=4) for at in ats]) for ats in offsets]
+            half = [
+                _product(
+                    b, matrix, [_widened(b, b.load(_vector(b, source, at, given.type), align=2)) for at in ats]
+                ) for ats in offsets
+            ]
             for j, vectors in enumerate(zip(*half, strict=True)):
                 for i, vector in enumerate(_product(b, matrix, vectors)):
-                    b.store(vector, _vector(b, target, _times(b, target_row, i, target_column, j)), align=4)
+                    place = _vector(b, target, _times(b, target_row, i, target_column, j), wanted.type)
+                    b.store(_narrowed(b, vector, wanted.type), place, align=2)
             return c.get_dummy_value()
 
-        return types.void(*[types.int64] * 11), generate
+        words = [types.int64] * 3
+        return types.void(given, *words, wanted, *words, *[types.int64] * 5), generate
 
     return sandwich
 

@@ -7,13 +7,26 @@
 A block of tiles is transformed, multiplied as 36 matrix products, one for each place p of a transformed tile, and
 transformed back, all within the cache. The price is rounding: errors of 1e-5 of the largest value instead of 1e-6.
 
-All tensors are float32, in memory order: images x [N, H, W, T·C] and y [N, H, W, T·K] of T trials, weights
-[T·K, 3, 3, C]; K is a multiple of 8. Names with `_` are addresses, strides are bytes. One thread.
+Tensors in memory order: images x [N, H, W, T·C] and y [N, H, W, T·K] of T trials, whose values are float32 or bfloat16
+as `like` is, and weights [T·K, 3, 3, C], float32 as all that is computed between reading and writing; K is a multiple
+of 8. Names with `_` are addresses, strides are bytes. One thread.
 """
 
 import numpy as np
 
-from normlab.vectors import LANES, compiled, floats, panel_of, prefetch_all, sandwich_of, transpose, transposed
+from normlab.vectors import (
+    FLOAT,
+    LANES,
+    compiled,
+    floats,
+    panel_of,
+    prefetch_all,
+    sandwich_of,
+    size_of,
+    transpose,
+    transposed,
+    values,
+)
 
 BT = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
       [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]  # fmt: skip
@@ -60,8 +73,8 @@ def _multiply(a_, a_row, a_step, b_, b_step, c_, c_row, rows, depth, columns, ad
 
 
 @compiled
-def _copy(source_, target_, count):
-    source, target = floats(source_, count), floats(target_, count)
+def _copy(like, source_, target_, count):
+    source, target = values(source_, like, count), values(target_, like, count)
     for c in range(count):
         target[c] = source[c]
 
@@ -82,59 +95,64 @@ def _place(tile, rows, columns):
 
 
 @compiled
-def _read_input(x_, n, top, left, height, width, pixel, channels, patch_, zeros_, v_):
+def _read_input(like, x_, n, top, left, height, width, pixel, channels, patch_, zeros_, v_):
     """The transform of a tile's inputs, [6, 6, channels rounded up to whole vectors]; around an image there are zeros.
     Where channels fill no vector, the rest of it is whatever lies behind them, and stays without effect."""
-    whole, rest = 4 * (channels // LANES * LANES), channels % LANES
+    size, whole, rest = size_of(like), channels // LANES * LANES, channels % LANES
     across, row, top, left = 4 * _whole(channels), width * pixel, top - 1, left - 1
     source, bottom, right = x_ + ((n * height + top) * width + left) * pixel, height - top, width - left
-    apart = rest > 0 and (bottom - 6) * row < 4 * LANES  # behind the last rows there may be no memory
-    end = whole if apart else across
+    apart = rest > 0 and (bottom - 6) * row < size * LANES  # behind the last rows there may be no memory
+    end = whole if apart else _whole(channels)
     if top >= 0 and left >= 0 and bottom >= 6 and right >= 6:
-        for c in range(0, end, 4 * LANES):
-            _input(source + c, row, pixel, v_ + c, 6 * across, across, zeros_, 0, 6, 0, 6)
+        for c in range(0, end, LANES):
+            v = v_ + 4 * c
+            _input(like, source + c * size, row, pixel, FLOAT, v, 6 * across, across, zeros_, 0, 6, 0, 6)
     else:
-        for c in range(0, end, 4 * LANES):
-            _input_at_edge(source + c, row, pixel, v_ + c, 6 * across, across, zeros_, -top, bottom, -left, right)
+        for c in range(0, end, LANES):
+            v, ends = v_ + 4 * c, (-top, bottom, -left, right)
+            _input_at_edge(like, source + c * size, row, pixel, FLOAT, v, 6 * across, across, zeros_, *ends)
     if apart:
-        size = 4 * LANES
+        few = size * LANES
         for i in range(6):
             for j in range(6):
                 inside = 0 <= top + i < height and 0 <= left + j < width
-                few_ = source + i * row + j * pixel + whole if inside else zeros_
-                _copy(few_, patch_ + (6 * i + j) * size, rest)
-        _input(patch_, 6 * size, size, v_ + whole, 6 * across, across, zeros_, 0, 6, 0, 6)
-    _expect(source + 6 * row + pixel, row, pixel, 4 * channels)
+                few_ = source + i * row + j * pixel + whole * size if inside else zeros_
+                _copy(like, few_, patch_ + (6 * i + j) * few, rest)
+        _input(like, patch_, 6 * few, few, FLOAT, v_ + 4 * whole, 6 * across, across, zeros_, 0, 6, 0, 6)
+    _expect(source + 6 * row + pixel, row, pixel, size * channels)
 
 
 @compiled
-def _read_gradient(g_, n, top, left, height, width, pixel, filters, zeros_, z_):
+def _read_gradient(like, g_, n, top, left, height, width, pixel, filters, zeros_, z_):
     """The transform of a tile's gradients, [6, 6, filters]."""
-    row, across, bottom, right = width * pixel, 4 * filters, height - top, width - left
+    size, row, across, bottom, right = size_of(like), width * pixel, 4 * filters, height - top, width - left
     source = g_ + ((n * height + top) * width + left) * pixel
     if bottom >= 4 and right >= 4:
-        for k in range(0, 4 * filters, 4 * LANES):
-            _gradient(source + k, row, pixel, z_ + k, 6 * across, across, zeros_, 0, 4, 0, 4)
+        for k in range(0, filters, LANES):
+            z = z_ + 4 * k
+            _gradient(like, source + k * size, row, pixel, FLOAT, z, 6 * across, across, zeros_, 0, 4, 0, 4)
     else:
-        for k in range(0, 4 * filters, 4 * LANES):
-            _gradient_at_edge(source + k, row, pixel, z_ + k, 6 * across, across, zeros_, 0, bottom, 0, right)
-    _expect(source + 4 * row, row, pixel, 4 * filters)
+        for k in range(0, filters, LANES):
+            z, ends = z_ + 4 * k, (0, bottom, 0, right)
+            _gradient_at_edge(like, source + k * size, row, pixel, FLOAT, z, 6 * across, across, zeros_, *ends)
+    _expect(source + 4 * row, row, pixel, size * filters)
 
 
 @compiled
-def _write_output(m_, n, top, left, height, width, pixel, span, some, patch_, y_):
+def _write_output(like, m_, n, top, left, height, width, pixel, span, some, patch_, y_):
     """A tile's outputs of some filters, from their transform [6, 6, span]."""
-    row, across, bottom, right = width * pixel, 4 * span, height - top, width - left
+    size, row, across, bottom, right = size_of(like), width * pixel, 4 * span, height - top, width - left
     target = y_ + ((n * height + top) * width + left) * pixel
-    for k in range(0, 4 * some, 4 * LANES):
+    for k in range(0, some, LANES):
+        m, y = m_ + 4 * k, target + k * size
         if bottom >= 4 and right >= 4:
-            _output(m_ + k, 6 * across, across, target + k, row, pixel, 0, 0, 6, 0, 6)
+            _output(FLOAT, m, 6 * across, across, like, y, row, pixel, 0, 0, 6, 0, 6)
         else:
-            size = 4 * LANES
-            _output(m_ + k, 6 * across, across, patch_, 4 * size, size, 0, 0, 6, 0, 6)
+            few = size * LANES
+            _output(FLOAT, m, 6 * across, across, like, patch_, 4 * few, few, 0, 0, 6, 0, 6)
             for i in range(min(bottom, 4)):
                 for j in range(min(right, 4)):
-                    _copy(patch_ + (4 * i + j) * size, target + k + i * row + j * pixel, LANES)
+                    _copy(like, patch_ + (4 * i + j) * few, y + i * row + j * pixel, LANES)
 
 
 def scratch_floats(channels, filters):
@@ -180,15 +198,16 @@ def _transform_weights(w_, turned, channels, filters, first, some, span, weights
                 transpose(own_ + 4 * i, 4 * size, to_ + i * step, step)
             for i in range(whole, size):
                 for lane in range(LANES):
-                    _copy(own_ + 4 * (lane * size + i), to_ + i * step + 4 * lane, 1)
+                    _copy(FLOAT, own_ + 4 * (lane * size + i), to_ + i * step + 4 * lane, 1)
         row, column, source_ = 3 * channels * step, channels * step, weights_
     for c in range(channels):
         for k in range(0, 4 * some, 4 * LANES):
-            _weights(source_ + c * step + k, row, column, u_ + 4 * c * span + k, 6 * place, place, 0, 0, 3, 0, 3)
+            u = u_ + 4 * c * span + k
+            _weights(FLOAT, source_ + c * step + k, row, column, FLOAT, u, 6 * place, place, 0, 0, 3, 0, 3)
 
 
 @compiled
-def convolve(x_, w_, bias_, y_, scratch_, images, height, width, trials, channels, filters, turned):
+def convolve(like, x_, w_, bias_, y_, scratch_, images, height, width, trials, channels, filters, turned):
     """y = x ∗ w + bias, with weights [T·K, 3, 3, C] and bias [T·K] or none; or with `turned` weights [T·C, 3, 3, K],
     as the gradient of an input is made from that of an output."""
     rows, columns, across = (height + 3) // 4, (width + 3) // 4, _whole(channels)
@@ -196,47 +215,50 @@ def convolve(x_, w_, bias_, y_, scratch_, images, height, width, trials, channel
     tiles, place = images * rows * columns, 4 * (across * span + PAD)
     kept = 0 if tiles <= BLOCK else 1  # what is transformed of the weights; one block needs it once
     v_, m_, transformed_, weights_, patch_, zeros_ = _parts(scratch_, across, filters)
-    tile_v, tile_m, pixel_x, pixel_y = 144 * across, 144 * span, 4 * trials * channels, 4 * trials * filters
+    tile_v, tile_m, size = 144 * across, 144 * span, size_of(like)
+    pixel_x, pixel_y = size * trials * channels, size * trials * filters
     for trial in range(trials):
-        x, y = x_ + 4 * trial * channels, y_ + 4 * trial * filters
+        x, y = x_ + size * trial * channels, y_ + size * trial * filters
         bias_of_ = bias_ + 4 * trial * filters if bias_ != 0 else zeros_
         w = w_ + 36 * trial * channels * filters
         for first in range(0, tiles, BLOCK):
             count = min(BLOCK, tiles - first)
             for t in range(count):
                 n, i, j = _place(first + t, rows, columns)
-                _read_input(x, n, i, j, height, width, pixel_x, channels, patch_, zeros_, v_ + t * tile_v)
+                _read_input(like, x, n, i, j, height, width, pixel_x, channels, patch_, zeros_, v_ + t * tile_v)
             for k in range(0, filters, span):
                 some, u_ = min(span, filters - k), transformed_ + kept * (k // span) * PLACES * place
                 if first == 0:
                     _transform_weights(w, turned, channels, filters, k, some, span, weights_, u_, place)
                 for t in range(count):
-                    _copy(bias_of_ + 4 * k, m_ + t * tile_m + 4 * ONES * span, some)
+                    _copy(FLOAT, bias_of_ + 4 * k, m_ + t * tile_m + 4 * ONES * span, some)
                 for p in range(PLACES):
                     a, b, c = v_ + 4 * p * across, u_ + p * place, m_ + 4 * p * span
                     _multiply(a, tile_v, 4, b, 4 * span, c, tile_m, count, channels, some, p == ONES)
                 for t in range(count):
                     n, i, j = _place(first + t, rows, columns)
-                    _write_output(m_ + t * tile_m, n, i, j, height, width, pixel_y, span, some, patch_, y + 4 * k)
+                    m, own = m_ + t * tile_m, y + size * k
+                    _write_output(like, m, n, i, j, height, width, pixel_y, span, some, patch_, own)
 
 
 @compiled
-def weight_gradient(x_, g_, w_, bias_, scratch_, images, height, width, trials, channels, filters):
+def weight_gradient(like, x_, g_, w_, bias_, scratch_, images, height, width, trials, channels, filters):
     """∂L/∂w [T·K, 3, 3, C] to w and ∂L/∂bias [T·K] to bias, from x and g."""
     rows, columns, across = (height + 3) // 4, (width + 3) // 4, _whole(channels)
     tiles, place = images * rows * columns, 4 * (across * filters + PAD)
     v_, z_, m_, _, patch_, zeros_ = _parts(scratch_, across, filters)
-    tile_v, tile_z, pixel_x, pixel_g = 144 * across, 144 * filters, 4 * trials * channels, 4 * trials * filters
+    tile_v, tile_z, size = 144 * across, 144 * filters, size_of(like)
+    pixel_x, pixel_g = size * trials * channels, size * trials * filters
     sums = np.empty(filters, np.float64)
     for trial in range(trials):
-        x, g = x_ + 4 * trial * channels, g_ + 4 * trial * filters
+        x, g = x_ + size * trial * channels, g_ + size * trial * filters
         sums[:] = 0
         for first in range(0, tiles, BLOCK):
             count = min(BLOCK, tiles - first)
             for t in range(count):
                 n, i, j = _place(first + t, rows, columns)
-                _read_input(x, n, i, j, height, width, pixel_x, channels, patch_, zeros_, v_ + t * tile_v)
-                _read_gradient(g, n, i, j, height, width, pixel_g, filters, zeros_, z_ + t * tile_z)
+                _read_input(like, x, n, i, j, height, width, pixel_x, channels, patch_, zeros_, v_ + t * tile_v)
+                _read_gradient(like, g, n, i, j, height, width, pixel_g, filters, zeros_, z_ + t * tile_z)
                 share = floats(z_ + t * tile_z + 4 * ONES * filters, filters)
                 for k in range(filters):
                     sums[k] += share[k]
@@ -256,8 +278,8 @@ def _write_weights(m_, place, channels, patch_, w_):
     for c in range(0, channels, LANES):
         m, w, some = m_ + 4 * c, w_ + 4 * c, min(channels - c, LANES)
         if some == LANES:
-            _weights_back(m, 6 * place, place, w, 12 * channels, 4 * channels, 0, 0, 6, 0, 6)
+            _weights_back(FLOAT, m, 6 * place, place, FLOAT, w, 12 * channels, 4 * channels, 0, 0, 6, 0, 6)
         else:
-            _weights_back(m, 6 * place, place, patch_, 12 * LANES, 4 * LANES, 0, 0, 6, 0, 6)
+            _weights_back(FLOAT, m, 6 * place, place, FLOAT, patch_, 12 * LANES, 4 * LANES, 0, 0, 6, 0, 6)
             for tap in range(9):
-                _copy(patch_ + 4 * tap * LANES, w + 4 * tap * channels, some)
+                _copy(FLOAT, patch_ + 4 * tap * LANES, w + 4 * tap * channels, some)
