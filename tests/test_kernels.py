@@ -167,6 +167,28 @@ def test_a_convolution_and_its_gradients_are_those_of_torch_in_float64(shape: tu
         assert float((found - expected).abs().max()) <= 3e-5 * float(expected.abs().max())
 
 
+@pytest.mark.parametrize("shape", CONVOLUTIONS)
+def test_a_convolution_in_bfloat16_is_that_in_float32_rounded_once_at_its_end(shape: tuple[int, ...]) -> None:
+    trials, channels = shape[1:3]
+    x, weight, bias, g = convolved(*shape)
+    x, g = x.bfloat16(), g.bfloat16()
+
+    def all_of(x: torch.Tensor, g: torch.Tensor, precision: torch.autocast) -> list[torch.Tensor]:
+        leaves = [x.clone().requires_grad_(channels % 8 == 0), weight.clone().requires_grad_(), bias.clone()]
+        with precision:
+            y = convolve(*leaves, trials=trials)
+        return gradients_of(y, leaves, g)
+
+    rounded = all_of(x.float(), g, torch.autocast("cpu", torch.bfloat16))  # as images are, which come in float32
+    ours = all_of(x, g, torch.autocast("cpu", torch.bfloat16))
+    theirs = all_of(x.float(), g.float(), torch.autocast("cpu", enabled=False))
+    assert [tensor.dtype for tensor in ours[:-1]] == [torch.bfloat16] * (len(ours) - 1)
+    assert ours[-1].dtype == torch.float32  # of the weights
+    for found, again, expected in zip(ours, rounded, theirs, strict=True):
+        assert torch.equal(found, expected.to(found.dtype))
+        assert torch.equal(again.to(found.dtype), found)
+
+
 @pytest.mark.parametrize("shape", [shape for shape in CONVOLUTIONS if shape[1] > 1])
 def test_the_convolutions_of_a_cohort_are_those_of_each_trial_alone_to_the_last_bit(shape: tuple[int, ...]) -> None:
     trials, channels = shape[1:3]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from normlab.batches import Images
-from normlab.graphs import Replayed, cpu_recorder
+from normlab.graphs import Function, Replayed, cpu_recorder
 from normlab.network import Network
 from normlab.plan import EVALUATION_BATCH
 from normlab.randomness import numpy_generator
@@ -54,7 +54,7 @@ def evaluate(
         logits_BTK = logits.to(torch.promote_types(logits.dtype, torch.float32)).view(len(index), trials, classes)
         return (F.log_softmax(logits_BTK, dim=2),)
 
-    run = Replayed(log_probabilities, cpu_recorder) if device.type == "cpu" else log_probabilities
+    run = _replayed(log_probabilities, data)
     losses = torch.zeros(trials, dtype=torch.float64, device=device)
     predicted = torch.empty(len(data), trials, dtype=torch.int64, device=device)
     confidence = torch.empty(len(data), trials, device=device)
@@ -71,6 +71,11 @@ def evaluate(
     return Evaluation(
         loss=losses / len(data), accuracy=accuracy, confusion=confusion, predicted=predicted, confidence=confidence
     )
+
+
+def _replayed(function: Function, data: Images) -> Function:
+    """On a CPU, where recording pays also for a few batches."""
+    return function if data.labels.is_cuda else Replayed(function, cpu_recorder)
 
 
 def _batch_size(data: Images, trials: int) -> int:
@@ -117,11 +122,24 @@ def recompute_statistics(
     network: Network, train: Images, *, autocast: torch.autocast, alive: Callable[[], None] = lambda: None
 ) -> None:
     """Replaces moving averages by plain means of the batch statistics over training images, without augmentation."""
-    for k, index in enumerate(split_batches(image_order(train)[:RECOMPUTE_IMAGES], EVALUATION_BATCH), start=1):
-        alive()
-        _set_momentum(network, 1 / k)
+
+    def collect(index: torch.Tensor) -> tuple[torch.Tensor]:
         with autocast:
-            network(train.inputs(index.expand(network.num_trials, -1)))
+            return (network(train.inputs(index.expand(network.num_trials, -1))),)
+
+    for norm in network.norms():
+        norm.momentum = 1.0  # an average is that of the last batch alone
+    averages = [average for norm in network.norms() for average in norm.averages()]
+    totals = [torch.zeros_like(average, dtype=torch.float64) for average in averages]
+    batches = split_batches(image_order(train)[:RECOMPUTE_IMAGES], EVALUATION_BATCH)
+    run = _replayed(collect, train)
+    for index in batches:
+        alive()
+        run(index)
+        for total, average in zip(totals, averages, strict=True):
+            total += average
+    for total, average in zip(totals, averages, strict=True):
+        average.copy_(total / len(batches))
 
 
 def image_order(data: Images) -> torch.Tensor:
@@ -154,8 +172,3 @@ def plain_training_mode(network: Network) -> Iterator[None]:
         for (norm, attributes), state in zip(before, states, strict=True):
             vars(norm).update(attributes)
             norm.load_state_dict(state)
-
-
-def _set_momentum(network: Network, momentum: float) -> None:
-    for norm in network.norms():
-        norm.momentum = momentum

@@ -123,6 +123,11 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         _recordings.remove(self)
         super().__exit__(*error)  # type: ignore[no-untyped-call]
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """To keep torch's compiler from this class, torch would import it: a second or more in every process."""
+        return False
+
     def __torch_dispatch__(
         self, operation: Any, types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
     ) -> Any:

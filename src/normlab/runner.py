@@ -246,7 +246,7 @@ class _Run:
         self.resumed_flops, self.resumed_images = 0.0, 0  # of those done, what earlier runs did
         self.meter = EnergyMeter()
         self.environment = environment()  # now, before anyone edits the code while it runs
-        self.began = time.monotonic()
+        self.first: tuple[float, int, float] | None = None  # when a first step was known, with images and FLOPs until then
 
     def go(self) -> None:
         """Serves the workers until nothing waits and nothing runs."""
@@ -288,14 +288,18 @@ class _Run:
             shutil.rmtree(self.weights_folder, ignore_errors=True)
 
     def status(self) -> RunStatus:
-        elapsed = time.monotonic() - self.began
         busy = [worker for worker in self.pool.workers if worker.held and worker.progress]
         images = self.done_images + sum(w.progress["done_images"] for w in busy)
         flops = self.done_flops
         for worker in busy:
             share = worker.progress["done_images"] / worker.progress["total_images"]
             flops += share * self._flops(worker.held)
-        speed = (flops - self.resumed_flops) / elapsed if elapsed else 0.0
+        now, own_images, own_flops = time.monotonic(), images - self.resumed_images, flops - self.resumed_flops
+        if self.first is None and own_images > 0:
+            self.first = now, own_images, own_flops
+        began, images_before, flops_before = self.first or (now, 0, 0.0)  # before, workers start and compile
+        elapsed = now - began
+        speed = (own_flops - flops_before) / elapsed if elapsed else 0.0
         losses = [w.progress["loss"] for w in busy if w.progress["loss"] is not None]
         accuracies = [w.progress["accuracy"] for w in busy if w.progress["accuracy"] is not None]
         summary = self.summary
@@ -307,7 +311,7 @@ class _Run:
             running=tuple(trial.id for worker in self.pool.workers for trial in worker.held),
             loss=sum(losses) / len(losses) if losses else None,
             accuracy=sum(accuracies) / len(accuracies) if accuracies else None,
-            images_per_second=(images - self.resumed_images) / elapsed if elapsed else 0.0,
+            images_per_second=(own_images - images_before) / elapsed if elapsed else 0.0,
             seconds_left=(self.total_flops - flops) / speed if speed > 0 else None,
         )
 

@@ -13,7 +13,7 @@ class StatisticsNorm(nn.Module):
     """A norm that uses a batch's statistics in training and moving averages of them in inference.
 
     `momentum` is the share of the new batch, one for all or one a channel; an evaluation may change it for a while: 0
-    leaves the averages as they are, 1/k in the k-th of a series of batches makes them plain means over the series.
+    leaves the averages as they are, 1 makes them the statistics of the last batch.
     """
 
     momentum: float | torch.Tensor
@@ -30,6 +30,10 @@ class StatisticsNorm(nn.Module):
 
     def plain(self) -> None:
         """From now on training passes normalize by the batch alone, without corrections towards the averages."""
+
+    def averages(self) -> list[torch.Tensor]:
+        """The moving averages [C] themselves."""
+        return [buffer for name, buffer in self.named_buffers() if name.startswith("running_")]
 
     def move(self, average_C: torch.Tensor, value_C: torch.Tensor) -> None:
         """A moving average takes its share of a new value."""
