@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from normlab import functional
 from normlab.cohort import Linear
 from normlab.convolution import WAYS, convolve, fastest_way
-from normlab.functional import Rectifiers, center, is_compiled, max_pool, moments, normalize, transform
+from normlab.functional import Rectifiers, center, is_compiled, max_pool, moments, normalize, raise_peaks, transform
 from normlab.network import build_network
 
 SHAPES = [(2, 1), (7, 3), (300, 5), (3, 16, 4, 4), (5, 130, 3, 3), (65, 8, 8, 8), (2, 3, 1, 1)]
@@ -94,6 +94,18 @@ def test_pooling_and_its_gradient_equal_torchs_ties_included(shape: tuple[int, .
 def test_the_maximum_of_what_is_no_number_is_none() -> None:
     x = torch.tensor([[[[1.0, 2.0], [float("nan"), 3.0]]]])
     assert max_pool(x).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_peaks_are_the_maxima_of_all_that_was_shown(dtype: torch.dtype) -> None:
+    batches = [torch.randn(5, 3, 4, 2).to(dtype) - 3, torch.randn(7, 3).to(dtype) - 3]
+    batches[1][2, 1] = float("nan")
+    peaks = torch.full((3,), -float("inf"), dtype=torch.promote_types(dtype, torch.float32))
+    for x in batches:
+        raise_peaks(x, peaks)
+    expected = torch.stack([batches[0].amax((0, 2, 3)), batches[1].amax(0)]).amax(0)
+    assert torch.equal(peaks.nan_to_num(), expected.to(peaks.dtype).nan_to_num())
+    assert peaks[1].isnan()
 
 
 def test_moments_keep_their_digits_far_from_zero() -> None:

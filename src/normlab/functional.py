@@ -92,6 +92,16 @@ def transform(x: torch.Tensor, a_C: torch.Tensor, b_C: torch.Tensor, *, rectifie
     return _rectify((v * along(a_C, v) + along(b_C, v)).to(x.dtype), rectifiers.after)
 
 
+@torch.no_grad()
+def raise_peaks(x: torch.Tensor, peaks_C: torch.Tensor) -> None:
+    """Replaces peaks a channel by higher ones of x, in place."""
+    if is_compiled(x, peaks_C):
+        x = in_rows(x)
+        launch(kernels.raise_peaks, LIKE[x.dtype], x, *_shape(x), peaks_C)
+    else:
+        torch.maximum(peaks_C, x.amax(_dims(x)).to(peaks_C.dtype), out=peaks_C)
+
+
 def max_pool(x: torch.Tensor) -> torch.Tensor:
     """Maxima of 2×2 squares: [N, C, H, W] → [N, C, H//2, W//2]."""
     if kernels is not None and x.device.type == "cpu" and x.dtype in LIKE:

@@ -208,6 +208,22 @@ def normalize_adjoint(
 
 
 @compiled
+def raise_peaks(like, h_, rows, channels, peaks_):
+    """peaks = max(peaks, maxima over the rows), float32 [channels]; NaN is above all."""
+    count = _repeats(rows, channels)
+    width, height = count * channels, rows // count
+    h, peaks = _values(h_, like, height, width), floats(peaks_, channels)
+    highest = np.full(width, -np.inf, np.float32)
+    for row in range(height):
+        for j in range(width):
+            v = widen(h[row, j])
+            highest[j] = v if v > highest[j] or v != v else highest[j]
+    for j in range(width):
+        v, c = highest[j], j % channels
+        peaks[c] = v if v > peaks[c] or v != v else peaks[c]
+
+
+@compiled
 def pool(like, x_, images, height, width, channels, y_, winner_):
     """Maxima of 2×2 squares, [images, height, width, channels] → half of both, and which of the four won, the first
     of equals; NaN wins. A last odd row or column has no square."""

@@ -14,6 +14,7 @@ from torch import nn
 from normlab.batches import Images
 from normlab.cohort import Convolution, Linear
 from normlab.evaluate import image_order, plain_training_mode
+from normlab.functional import raise_peaks
 from normlab.network import Network
 
 PROBE_PIXELS = 250 * 32 * 32  # of a batch whose activations are kept for the backward pass
@@ -29,11 +30,10 @@ def watched_channels(network: Network) -> Iterator[Callable[[], list[float]]]:
     highest: dict[str, torch.Tensor] = {}
 
     def look(name: str, inputs: torch.Tensor) -> None:
-        peak = inputs.flatten(2).amax((0, 2)) if inputs.dim() > 2 else inputs.amax(0)
-        if name in highest:
-            torch.maximum(highest[name], peak, out=highest[name])  # in its place, as replays of an evaluation need it
-        else:
-            highest[name] = peak
+        if name not in highest:
+            dtype = torch.promote_types(inputs.dtype, torch.float32)
+            highest[name] = torch.full((inputs.shape[1],), -math.inf, dtype=dtype, device=inputs.device)
+        raise_peaks(inputs, highest[name])
 
     def dead() -> list[float]:
         dead_TC = torch.cat([(peak <= 0).view(network.num_trials, -1) for peak in highest.values()], dim=1)
