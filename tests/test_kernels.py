@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from normlab import functional
 from normlab.cohort import Linear
 from normlab.convolution import WAYS, convolve, fastest_way
-from normlab.functional import Rectifiers, center, is_compiled, max_pool, moments, normalize, raise_peaks, transform
+from normlab.functional import Rectifiers, center, is_compiled, max_pool, moments, move, normalize, raise_peaks, transform
 from normlab.network import build_network
 
 SHAPES = [(2, 1), (7, 3), (300, 5), (3, 16, 4, 4), (5, 130, 3, 3), (65, 8, 8, 8), (2, 3, 1, 1)]
@@ -94,6 +94,19 @@ def test_pooling_and_its_gradient_equal_torchs_ties_included(shape: tuple[int, .
 def test_the_maximum_of_what_is_no_number_is_none() -> None:
     x = torch.tensor([[[[1.0, 2.0], [float("nan"), 3.0]]]])
     assert max_pool(x).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.9, 1.0, (0.0, 0.3, 1.0)])
+def test_a_moving_average_takes_its_share_and_nothing_or_all_exactly(
+    share: float | tuple[float, ...], dtype: torch.dtype
+) -> None:
+    average, value = torch.tensor([1e7, -2.0, 1e7], dtype=dtype), torch.tensor([0.125, 3.0, 0.125], dtype=dtype)
+    moved, shares = average.clone(), torch.tensor(share, dtype=dtype)
+    move(moved, value, share if isinstance(share, float) else shares, 2.0)
+    assert torch.allclose(moved, average + shares * (2 * value - average), rtol=1e-6)
+    assert torch.equal(moved[shares.expand(3) == 1], 2 * value[shares.expand(3) == 1])
+    assert torch.equal(moved[shares.expand(3) == 0], average[shares.expand(3) == 0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

@@ -52,6 +52,16 @@ def moments(x: torch.Tensor, like: torch.Tensor, rectifiers: Rectifiers = PLAIN)
     return mean_C, var_C
 
 
+@torch.no_grad()
+def move(average_C: torch.Tensor, value_C: torch.Tensor, share: float | torch.Tensor, factor: float = 1.0) -> None:
+    """A moving average takes a share, one or one a channel, of a new value times a factor, in place."""
+    if is_compiled(average_C, value_C) and average_C.dtype == torch.float32:
+        one, by_channel = (0.0, share.to(average_C)) if isinstance(share, torch.Tensor) else (float(share), None)
+        launch(kernels.move, average_C, value_C, float(factor), by_channel, one, len(average_C))
+    else:
+        average_C.lerp_(value_C * factor, share.to(average_C) if isinstance(share, torch.Tensor) else share)
+
+
 def normalize(
     x: torch.Tensor,
     mean_C: torch.Tensor,

@@ -175,6 +175,18 @@ def _adjoint(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, slope
 
 
 @compiled
+def move(average_, value_, factor, shares_, share, channels):
+    """A moving average takes a share, of each channel or the same for all, of a new value times a factor; of the two
+    forms of that sum the one that is exact for a share of 0 or 1."""
+    average, value, shares = floats(average_, channels), floats(value_, channels), floats(shares_, channels)
+    for c in range(channels):
+        of_new = shares[c] if shares_ != 0 else np.float32(share)
+        new = value[c] * np.float32(factor)
+        change = new - average[c]
+        average[c] = average[c] + of_new * change if of_new < 0.5 else new - (np.float32(1) - of_new) * change
+
+
+@compiled
 def normalize(like, h_, rows, channels, before_, mean_, var_, weight_, bias_, eps, divides, after_, vectors_, y_):
     """y = rectify(a·v + b; after), where a = scale · weight, b = bias − mean · a, and scale is 1 / √(var + eps), or 1
     unless it `divides`. Without a weight, that is 1. `vectors` [5, channels]: scale, a, b, and two for the adjoint."""

@@ -33,5 +33,5 @@ class BatchNorm(StatisticsNorm):
         mean_C, var_C = moments(x, self.running_mean, rectifiers)
         count = x.numel() // x.shape[1]
         self.move(self.running_mean, mean_C)
-        self.move(self.running_var, var_C * (count / max(count - 1, 1)))
+        self.move(self.running_var, var_C, count / max(count - 1, 1))
         return normalize(x, mean_C, var_C, self.weight, self.bias, eps=self.eps, rectifiers=rectifiers)

@@ -6,7 +6,7 @@ from typing import Self, cast
 import torch
 from torch import nn
 
-from normlab.functional import PLAIN, Rectifiers
+from normlab.functional import PLAIN, Rectifiers, move
 
 
 class StatisticsNorm(nn.Module):
@@ -35,7 +35,6 @@ class StatisticsNorm(nn.Module):
         """The moving averages [C] themselves."""
         return [buffer for name, buffer in self.named_buffers() if name.startswith("running_")]
 
-    def move(self, average_C: torch.Tensor, value_C: torch.Tensor) -> None:
-        """A moving average takes its share of a new value."""
-        share = self.momentum
-        average_C.lerp_(value_C, share if isinstance(share, float | int) else share.to(average_C))
+    def move(self, average_C: torch.Tensor, value_C: torch.Tensor, factor: float = 1.0) -> None:
+        """A moving average takes its share of a new value times a factor."""
+        move(average_C, value_C, self.momentum, factor)
