@@ -104,7 +104,8 @@ def test_a_moving_average_takes_its_share_and_nothing_or_all_exactly(
     average, value = torch.tensor([1e7, -2.0, 1e7], dtype=dtype), torch.tensor([0.125, 3.0, 0.125], dtype=dtype)
     moved, shares = average.clone(), torch.tensor(share, dtype=dtype)
     move(moved, value, share if isinstance(share, float) else shares, 2.0)
-    assert torch.allclose(moved, average + shares * (2 * value - average), rtol=1e-6)
+    exact = average.double() + shares.double() * (2 * value.double() - average.double())
+    assert torch.allclose(moved.double(), exact, rtol=1e-6)
     assert torch.equal(moved[shares.expand(3) == 1], 2 * value[shares.expand(3) == 1])
     assert torch.equal(moved[shares.expand(3) == 0], average[shares.expand(3) == 0])
 
