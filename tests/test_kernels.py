@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from normlab import functional
+from normlab import functional, winograd
 from normlab.cohort import Linear
 from normlab.convolution import WAYS, convolve, fastest_way
 from normlab.functional import Rectifiers, center, is_compiled, max_pool, moments, move, normalize, raise_peaks, transform
@@ -232,6 +232,20 @@ def test_the_convolutions_of_a_cohort_are_those_of_each_trial_alone_to_the_last_
     for place, found in enumerate(together):
         along = 0 if place == len(together) - 1 else 1  # the last is the weights' gradient
         assert torch.equal(found, torch.cat([one[place] for one in alone], along))
+
+
+@pytest.mark.parametrize("channels", [3, 16, 32])
+def test_a_convolution_is_to_the_last_bit_the_same_whatever_vectors_it_is_computed_with(
+    channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, weight, bias, g = convolved(3, 2, channels, 48, 9, 8)
+    found = []
+    for widest in (winograd.EIGHT, winograd.SIXTEEN):
+        monkeypatch.setattr(winograd, "WIDEST", widest)
+        leaves = [x.clone().requires_grad_(channels > 3), weight.clone().requires_grad_(), bias.clone()]
+        found.append(gradients_of(convolve(*leaves, trials=2), leaves, g))
+    for narrow, wide in zip(*found, strict=True):
+        assert torch.equal(narrow, wide)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -6,14 +6,20 @@ from typing import Any
 
 import llvmlite.ir as ir
 import numpy as np
+from llvmlite.binding import get_host_cpu_features
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
-LANES = 8  # floats in a vector
 FLOAT, BFLOAT = np.float32(0), np.uint16(0)  # numbers of the types that values have in memory: bfloat16 as its bits
+EIGHT, SIXTEEN = np.int8(8), np.int16(16)  # floats in a vector, each of a type of its own, which kernels are compiled for
 
 _FLOAT, _WORD = ir.FloatType(), ir.IntType(64)
-_VECTOR = ir.VectorType(_FLOAT, LANES)
+_LANES = {types.int8: 8, types.int16: 16}
+
+
+def widest() -> np.integer[Any]:
+    """The vectors that fill the registers of this processor."""
+    return SIXTEEN if get_host_cpu_features().get("avx512f") else EIGHT
 
 
 def compiled(function: Any) -> Any:
@@ -112,33 +118,33 @@ def _all(kind: ir.Type, value: int) -> ir.Constant:
     return ir.Constant(kind, [ir.Constant(kind.element, value)] * kind.count if isinstance(kind, ir.VectorType) else value)
 
 
-def _constant(value: float) -> ir.Constant:
-    return ir.Constant(_VECTOR, [ir.Constant(_FLOAT, float(np.float32(value)))] * LANES)
+def _constant(kind: ir.VectorType, value: float) -> ir.Constant:
+    return ir.Constant(kind, [ir.Constant(_FLOAT, float(np.float32(value)))] * kind.count)
 
 
 def _word(value: int) -> ir.Constant:
     return ir.Constant(_WORD, value)
 
 
-def _vector(b: ir.IRBuilder, address: ir.Value, offset: ir.Value, element: ir.Type = _FLOAT) -> ir.Value:
-    return b.inttoptr(b.add(address, offset), ir.VectorType(element, LANES).as_pointer())
+def _vector(b: ir.IRBuilder, lanes: int, address: ir.Value, offset: ir.Value, element: ir.Type = _FLOAT) -> ir.Value:
+    return b.inttoptr(b.add(address, offset), ir.VectorType(element, lanes).as_pointer())
 
 
 def _multiply_add(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
-    name = f"llvm.fma.v{LANES}f32"
+    name = f"llvm.fma.v{x.type.count}f32"
     known = b.module.globals.get(name)
-    return b.call(known or ir.Function(b.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), name), [x, y, z])
+    return b.call(known or ir.Function(b.module, ir.FunctionType(x.type, [x.type] * 3), name), [x, y, z])
 
 
 def _combined(b: ir.IRBuilder, factors: Sequence[float], vectors: Sequence[ir.Value]) -> ir.Value:
     """Σ factor · vector."""
     (first, vector), *rest = sorted(((f, v) for f, v in zip(factors, vectors, strict=True) if f), key=_is_not_one)
-    total = vector if first == 1 else b.fmul(_constant(first), vector)
+    total = vector if first == 1 else b.fmul(_constant(vector.type, first), vector)
     for factor, vector in rest:
         if abs(factor) == 1:
             total = b.fadd(total, vector) if factor == 1 else b.fsub(total, vector)
         else:
-            total = _multiply_add(b, _constant(factor), vector, total)
+            total = _multiply_add(b, _constant(vector.type, factor), vector, total)
     return total
 
 
@@ -167,90 +173,95 @@ def transposed(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
 
 
 def sandwich_of(matrix: Sequence[Sequence[float]], *, bounded: bool = False) -> Any:
-    """A compiled function: target = matrix · source · matrixᵀ, for eight channels. In memory sources are like `given`,
-    targets like `wanted`. Of a `bounded` source only the rows top … bottom − 1 and columns left … right − 1 exist;
-    the others are read at `zeros`."""
+    """A compiled function: target = matrix · source · matrixᵀ, for a vector of channels. In memory sources are like
+    `given`, targets like `wanted`. Of a `bounded` source only the rows top … bottom − 1 and columns left … right − 1
+    exist; the others are read at `zeros`."""
     size = range(len(matrix[0]))
 
     @intrinsic
     def sandwich(
-        context, given, source, row, column, wanted, target, target_row, target_column, zeros, top, bottom, left, right
-    ):
+        context, lanes, given, source, row, column, wanted, target, target_row, target_column, zeros, top, bottom, left,
+        right,
+    ):  # fmt: skip
         def generate(c, b, s, args):
-            given, source, row, column, wanted, target, target_row, target_column, zeros, *ends = args
+            _, given, source, row, column, wanted, target, target_row, target_column, zeros, *ends = args
             offsets = [[_times(b, row, i, column, j) for j in size] for i in size]
             if bounded:
                 rows, columns = ([_is_within(b, i, *pair) for i in size] for pair in (ends[:2], ends[2:]))
                 away = b.sub(zeros, source)
                 offsets = [[b.select(b.and_(rows[i], columns[j]), offsets[i][j], away) for j in size] for i in size]
-            half = [
-                _product(
-                    b, matrix, [_widened(b, b.load(_vector(b, source, at, given.type), align=2)) for at in ats]
-                ) for ats in offsets
-            ]
+
+            def read(at: ir.Value) -> ir.Value:
+                return _widened(b, b.load(_vector(b, _LANES[lanes], source, at, given.type), align=2))
+
+            half = [_product(b, matrix, [read(at) for at in ats]) for ats in offsets]
             for j, vectors in enumerate(zip(*half, strict=True)):
                 for i, vector in enumerate(_product(b, matrix, vectors)):
-                    place = _vector(b, target, _times(b, target_row, i, target_column, j), wanted.type)
+                    at = _times(b, target_row, i, target_column, j)
+                    place = _vector(b, _LANES[lanes], target, at, wanted.type)
                     b.store(_narrowed(b, vector, wanted.type), place, align=2)
             return c.get_dummy_value()
 
         words = [types.int64] * 3
-        return types.void(given, *words, wanted, *words, *[types.int64] * 5), generate
+        return types.void(lanes, given, *words, wanted, *words, *[types.int64] * 5), generate
 
     return sandwich
 
 
 @intrinsic
-def transpose(context, source, source_row, target, target_row):
-    """target[j, i] = source[i, j] of eight by eight floats."""
+def transpose(context, lanes, source, source_row, target, target_row):
+    """target[j, i] = source[i, j] of as many rows of floats as a vector has."""
 
     def generate(c, b, s, args):
-        source, source_row, target, target_row = args
-        rows = [b.load(_vector(b, source, b.mul(source_row, _word(i))), align=4) for i in range(LANES)]
+        _, source, source_row, target, target_row = args
+        count = _LANES[lanes]
+        rows = [b.load(_vector(b, count, source, b.mul(source_row, _word(i))), align=4) for i in range(count)]
         distance = 1
-        while distance < LANES:  # blocks of so many change places across the diagonal, then twice as many
-            for i in (i for i in range(LANES) if not i & distance):
+        while distance < count:  # blocks of so many change places across the diagonal, then twice as many
+            for i in (i for i in range(count) if not i & distance):
                 rows[i], rows[i + distance] = _exchanged(b, rows[i], rows[i + distance], distance)
             distance *= 2
         for j, row in enumerate(rows):
-            b.store(row, _vector(b, target, b.mul(target_row, _word(j))), align=4)
+            b.store(row, _vector(b, count, target, b.mul(target_row, _word(j))), align=4)
         return c.get_dummy_value()
 
-    return types.void(*[types.int64] * 4), generate
+    return types.void(lanes, *[types.int64] * 4), generate
 
 
 def _exchanged(b: ir.IRBuilder, x: ir.Value, y: ir.Value, distance: int) -> tuple[ir.Value, ir.Value]:
     """Two rows of pairs of blocks (x0 x1 …), (y0 y1 …) as (x0 y0 …), (x1 y1 …)."""
-    firsts = [lane if not lane & distance else LANES + lane - distance for lane in range(LANES)]
-    seconds = [lane + distance if not lane & distance else LANES + lane for lane in range(LANES)]
-    kind = ir.VectorType(ir.IntType(32), LANES)
+    count = x.type.count
+    firsts = [lane if not lane & distance else count + lane - distance for lane in range(count)]
+    seconds = [lane + distance if not lane & distance else count + lane for lane in range(count)]
+    kind = ir.VectorType(ir.IntType(32), count)
     return b.shuffle_vector(x, y, ir.Constant(kind, firsts)), b.shuffle_vector(x, y, ir.Constant(kind, seconds))
 
 
 def panel_of(rows: int, vectors: int) -> Any:
-    """A compiled function: target[rows, 8·vectors] = a · b, plus what is there if `add` is not 0. Element [r, i] of a
-    lies at r · a_row + i · a_step; row i of b at i · b_step; the sum is over `depth` ≥ 1 values of i."""
+    """A compiled function: target[rows, lanes·vectors] = a · b, plus what is there if `add` is not 0. Element [r, i] of
+    a lies at r · a_row + i · a_step; row i of b at i · b_step; the sum is over `depth` ≥ 1 values of i."""
 
     @intrinsic
-    def panel(context, a, a_row, a_step, b_, b_step, target, target_row, depth, add):
+    def panel(context, lanes, a, a_row, a_step, b_, b_step, target, target_row, depth, add):
         def generate(c, b, s, args):
-            a, a_row, a_step, b_, b_step, target, target_row, depth, add = args
-            places = [(r, v) for r in range(rows) for v in range(vectors)]
-            targets = [_vector(b, target, _times(b, target_row, r, _word(4 * LANES), v)) for r, v in places]
+            _, a, a_row, a_step, b_, b_step, target, target_row, depth, add = args
+            count = _LANES[lanes]
+            kind, places = ir.VectorType(_FLOAT, count), [(r, v) for r in range(rows) for v in range(vectors)]
+            targets = [_vector(b, count, target, _times(b, target_row, r, _word(4 * count), v)) for r, v in places]
             start, read, ready, loop, end = b.block, *(b.append_basic_block() for _ in range(4))
             b.cbranch(b.icmp_signed("!=", add, _word(0)), read, ready)
             b.position_at_end(read)
             there = [b.load(place, align=4) for place in targets]
             b.branch(ready)
             b.position_at_end(ready)
-            before = [_either(b, (_constant(0), start), (value, read)) for value in there]
+            before = [_either(b, (_constant(kind, 0), start), (value, read)) for value in there]
             b.branch(loop)
 
             b.position_at_end(loop)
             i, a_i, b_i = (_either(b, (value, ready)) for value in (_word(0), a, b_))
             sums = [_either(b, (value, ready)) for value in before]
-            right = [b.load(_vector(b, b_i, _word(4 * LANES * v)), align=4) for v in range(vectors)]
-            left = [_spread(b, b.add(a_i, b.mul(a_row, _word(r)))) for r in range(rows)]
+            right = [b.load(_vector(b, count, b_i, _word(4 * count * v)), align=4) for v in range(vectors)]
+            left = [_spread(b, kind, b.add(a_i, b.mul(a_row, _word(r)))) for r in range(rows)]
             after = [_multiply_add(b, left[r], right[v], total) for (r, v), total in zip(places, sums, strict=True)]
             steps = [b.add(i, _word(1)), b.add(a_i, a_step), b.add(b_i, b_step)]
             for value, following in zip([i, a_i, b_i, *sums], [*steps, *after], strict=True):
@@ -262,7 +273,7 @@ def panel_of(rows: int, vectors: int) -> Any:
                 b.store(value, place, align=4)
             return c.get_dummy_value()
 
-        return types.void(*[types.int64] * 9), generate
+        return types.void(lanes, *[types.int64] * 9), generate
 
     return panel
 
@@ -282,8 +293,8 @@ def _either(b: ir.IRBuilder, *ways: tuple[ir.Value, ir.Block]) -> ir.PhiInstr:
     return value
 
 
-def _spread(b: ir.IRBuilder, address: ir.Value) -> ir.Value:
+def _spread(b: ir.IRBuilder, kind: ir.VectorType, address: ir.Value) -> ir.Value:
     """A vector of one float."""
-    first, nothing = ir.Constant(ir.IntType(32), 0), ir.Constant(_VECTOR, ir.Undefined)
+    first, nothing = ir.Constant(ir.IntType(32), 0), ir.Constant(kind, ir.Undefined)
     vector = b.insert_element(nothing, b.load(b.inttoptr(address, _FLOAT.as_pointer())), first)
-    return b.shuffle_vector(vector, nothing, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+    return b.shuffle_vector(vector, nothing, ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count))
