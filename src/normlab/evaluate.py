@@ -15,7 +15,7 @@ from normlab.plan import EVALUATION_BATCH
 from normlab.randomness import numpy_generator
 from normlab.result import Mistake
 
-CACHED_PIXELS = 32 * 32 * 32  # of all trials together
+CACHED_PIXELS = 64 * 32 * 32  # of all trials together
 MISTAKES = 25  # kept of each trial: a page of pictures
 RECOMPUTE_IMAGES = 4_000  # 10³ to 10⁴ images are enough to recompute statistics (PreciseBN; Wu & Johnson 2021)
 
