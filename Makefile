@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TORCH := torch==2.13.0
 PIP := -m pip --quiet --disable-pip-version-check
+# What a module compiles to is kept, whatever the machine's settings: every worker imports torch anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: quickstart test check format reliability bench lock audit clean
 

@@ -9,8 +9,19 @@ import torch.nn.functional as F
 from normlab import functional, winograd
 from normlab.cohort import Linear
 from normlab.convolution import WAYS, convolve, fastest_way
-from normlab.functional import Rectifiers, center, is_compiled, max_pool, moments, move, normalize, raise_peaks, transform
+from normlab.functional import (
+    Rectifiers,
+    center,
+    is_compiled,
+    max_pool,
+    moments,
+    move,
+    normalize,
+    raise_peaks,
+    transform,
+)
 from normlab.network import build_network
+from normlab.vectors import EIGHT, SIXTEEN
 
 SHAPES = [(2, 1), (7, 3), (300, 5), (3, 16, 4, 4), (5, 130, 3, 3), (65, 8, 8, 8), (2, 3, 1, 1)]
 # A gradient that is rounded to bfloat16 on the way, as torch's between two operations is, cannot agree better.
@@ -240,7 +251,7 @@ def test_a_convolution_is_to_the_last_bit_the_same_whatever_vectors_it_is_comput
 ) -> None:
     x, weight, bias, g = convolved(3, 2, channels, 48, 9, 8)
     found = []
-    for widest in (winograd.EIGHT, winograd.SIXTEEN):
+    for widest in (EIGHT, SIXTEEN):
         monkeypatch.setattr(winograd, "WIDEST", widest)
         leaves = [x.clone().requires_grad_(channels > 3), weight.clone().requires_grad_(), bias.clone()]
         found.append(gradients_of(convolve(*leaves, trials=2), leaves, g))

@@ -58,7 +58,17 @@ class _Winograd(torch.autograd.Function):
         channels, filters = width // trials, len(weight) // trials
         scratch = weight.new_empty(winograd.scratch_floats(channels, filters))
         sizes = (images, *size, trials, channels, filters)
-        launch(winograd.weight_gradient, LIKE[x.dtype], _lanes(channels, filters), x, gradient, of_weight, of_bias, scratch, *sizes)
+        launch(
+            winograd.weight_gradient,
+            LIKE[x.dtype],
+            winograd.lanes_for(channels, filters),
+            x,
+            gradient,
+            of_weight,
+            of_bias,
+            scratch,
+            *sizes,
+        )
         return of_input, of_weight, of_bias if ctx.has_bias else None, None
 
 
@@ -69,13 +79,19 @@ def _convolve(
     channels, filters = width // trials, out // trials
     scratch = weight.new_empty(winograd.scratch_floats(channels, filters))
     sizes = (images, *size, trials, channels, filters)
-    launch(winograd.convolve, LIKE[x.dtype], _lanes(channels, filters), x, weight, bias, y, scratch, *sizes, int(turned))
+    launch(
+        winograd.convolve,
+        LIKE[x.dtype],
+        winograd.lanes_for(channels, filters),
+        x,
+        weight,
+        bias,
+        y,
+        scratch,
+        *sizes,
+        int(turned),
+    )
     return y
-
-
-def _lanes(channels: int, filters: int) -> object:
-    """The widest vectors that channels and filters fill."""
-    return winograd.EIGHT if filters % 16 or (channels > 16 and channels % 16) else winograd.WIDEST
 
 
 def _grouped(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, trials: int) -> torch.Tensor:

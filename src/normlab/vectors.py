@@ -11,7 +11,10 @@ from numba import carray, njit, types
 from numba.extending import intrinsic
 
 FLOAT, BFLOAT = np.float32(0), np.uint16(0)  # numbers of the types that values have in memory: bfloat16 as its bits
-EIGHT, SIXTEEN = np.int8(8), np.int16(16)  # floats in a vector, each of a type of its own, which kernels are compiled for
+EIGHT, SIXTEEN = (
+    np.int8(8),
+    np.int16(16),
+)  # floats in a vector, each of a type of its own, which kernels are compiled for
 
 _FLOAT, _WORD = ir.FloatType(), ir.IntType(64)
 _LANES = {types.int8: 8, types.int16: 16}
@@ -115,7 +118,9 @@ def _of(kind: ir.Type, element: ir.Type) -> ir.Type:
 
 
 def _all(kind: ir.Type, value: int) -> ir.Constant:
-    return ir.Constant(kind, [ir.Constant(kind.element, value)] * kind.count if isinstance(kind, ir.VectorType) else value)
+    return ir.Constant(
+        kind, [ir.Constant(kind.element, value)] * kind.count if isinstance(kind, ir.VectorType) else value
+    )
 
 
 def _constant(kind: ir.VectorType, value: float) -> ir.Constant:

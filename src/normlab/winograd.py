@@ -159,6 +159,11 @@ def _write_output(like, lanes, m_, n, top, left, height, width, pixel, span, som
                     _copy(like, patch_ + (4 * i + j) * few, y + i * row + j * pixel, lanes)
 
 
+def lanes_for(channels, filters):
+    """The widest vectors that channels and filters fill; of few channels, as in images, all are one vector."""
+    return EIGHT if filters % 16 or (channels > 16 and channels % 16) else WIDEST
+
+
 def scratch_floats(channels, filters):
     """How many floats `convolve` and `weight_gradient` need for their own use."""
     most = int(SIXTEEN)
