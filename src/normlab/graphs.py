@@ -86,15 +86,7 @@ def launch(kernel: Callable[..., None], *arguments: Any) -> None:
     given = tuple(_address(argument) if type(argument) in _BY_ADDRESS else argument for argument in arguments)
     kernel(*given)
     if _recordings:
-        _recordings[-1].calls.append((_compiled_for(kernel, given), given, {}))
-
-
-def _compiled_for(kernel: Any, given: tuple[Any, ...]) -> Callable[..., None]:
-    """What a kernel of numba's calls for arguments of these types, so that a replay need not look at them again."""
-    if not hasattr(kernel, "overloads"):
-        return cast(Callable[..., None], kernel)
-    found = kernel.overloads.get(tuple(kernel.typeof_pyval(value) for value in given))
-    return cast(Callable[..., None], found.entry_point if found else kernel)
+        _recordings[-1].calls.append((kernel, given, {}))
 
 
 def _address(tensor: torch.Tensor | None) -> int:
