@@ -67,20 +67,24 @@ def convolutions(ways: Sequence[Way], spec: TrialSpec, trials: int, device: str)
     """Seconds that the convolutions of one step take alone, one after another, each in several ways by turns; and
     their floating-point operations."""
     dtype = torch.bfloat16 if spec.precision == "bfloat16" else torch.float32
+    autocast = torch.autocast(device, torch.bfloat16, enabled=spec.precision == "bfloat16")
     seconds, flops = [0.0 for _ in ways], 0.0
     channels, size = 3, 32
     for row in layer_shapes(parse_notation(spec.network), channels, size):
         if row.kind == "convolution":
             x = torch.randn(spec.batch_size, trials * channels, size, size, device=device, dtype=dtype)
             x = x.to(memory_format=torch.channels_last).requires_grad_(channels > 3)  # the images need no gradient
-            weight = torch.randn(trials * row.shape[0], channels, 3, 3, device=device, dtype=dtype)
+            weight = torch.randn(trials * row.shape[0], channels, 3, 3, device=device)
             weight = weight.to(memory_format=torch.channels_last).requires_grad_()
-            gradient = torch.randn_like(WAYS["grouped"](x, weight, None, trials))
+            with autocast:
+                gradient = torch.randn_like(WAYS["grouped"](x, weight, None, trials))
 
             def run(
                 way: Way, x: torch.Tensor = x, weight: torch.Tensor = weight, gradient: torch.Tensor = gradient
             ) -> None:
-                way(x, weight, None, trials).backward(gradient)
+                with autocast:
+                    y = way(x, weight, None, trials)
+                y.backward(gradient)
                 x.grad = weight.grad = None
 
             for i, median in enumerate(_median_seconds(run, ways, device)):
