@@ -1,5 +1,6 @@
 """Rates: how many trials of a kind are trained together, and that a run goes by it."""
 
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from normlab import rates
 from normlab.datasets import cache
 from normlab.plan import make_plan
 from normlab.rates import best_cohort, measure_rate
-from normlab.runner import run
+from normlab.runner import RunStatus, run
 from normlab.store import Store
 from normlab.study import parse_study
 from normlab.trial import TrialSpec, make_spec
@@ -66,6 +67,20 @@ def test_a_run_trains_as_many_together_as_were_measured_to_be_fastest_and_gives_
     assert sizes == {4: 4, 3: 3}
     assert len(asked) == 1
     assert asked[0].startswith("cohort ")
+
+
+def test_the_time_left_is_estimated_from_the_first_step_on_and_not_from_the_start_of_workers(tmp_path: Path) -> None:
+    base = "{data: digits, split: fraction, network: 4K-1C1B-10D, epochs: 10, train_images: 400}"
+    study = parse_study(f"question: x?\nbase: {base}\nseeds: 2".encode(), name="s", path="s.yaml")
+    glances: list[tuple[float, RunStatus]] = []
+    began = time.monotonic()
+    run(study, store=Store(tmp_path), workers=1, device="cpu", cohort=1,
+        report=lambda status: glances.append((time.monotonic(), status)))  # fmt: skip
+    ended, last = glances[-1]
+    assert last.images_per_second > 1.2 * 2 * 10 * 400 / (ended - began)
+    known = [status for _, status in glances if status.seconds_left is not None]
+    assert all(status.images_per_second > 0 for status in known)
+    assert known[-1].seconds_left == 0
 
 
 def test_a_rate_is_measured_once_on_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,17 +58,8 @@ class _Winograd(torch.autograd.Function):
         channels, filters = width // trials, len(weight) // trials
         scratch = weight.new_empty(winograd.scratch_floats(channels, filters))
         sizes = (images, *size, trials, channels, filters)
-        launch(
-            winograd.weight_gradient,
-            LIKE[x.dtype],
-            winograd.lanes_for(channels, filters),
-            x,
-            gradient,
-            of_weight,
-            of_bias,
-            scratch,
-            *sizes,
-        )
+        kind = LIKE[x.dtype], winograd.lanes_for(channels, filters)
+        launch(winograd.weight_gradient, *kind, x, gradient, of_weight, of_bias, scratch, *sizes)
         return of_input, of_weight, of_bias if ctx.has_bias else None, None
 
 
@@ -79,18 +70,8 @@ def _convolve(
     channels, filters = width // trials, out // trials
     scratch = weight.new_empty(winograd.scratch_floats(channels, filters))
     sizes = (images, *size, trials, channels, filters)
-    launch(
-        winograd.convolve,
-        LIKE[x.dtype],
-        winograd.lanes_for(channels, filters),
-        x,
-        weight,
-        bias,
-        y,
-        scratch,
-        *sizes,
-        int(turned),
-    )
+    kind = LIKE[x.dtype], winograd.lanes_for(channels, filters)
+    launch(winograd.convolve, *kind, x, weight, bias, y, scratch, *sizes, int(turned))
     return y
 
 
