@@ -253,7 +253,6 @@ def run_until_stopped(study: Study, store: Store, *, cohort: int = 1) -> RunSumm
     return summary
 
 
-@pytest.mark.slow
 @pytest.mark.fault(10)
 def test_a_run_stops_at_its_time_limit_and_the_next_ends_with_the_numbers_of_an_undisturbed_one(
     study: Study, tmp_path: Path

@@ -101,7 +101,6 @@ def test_a_trial_that_another_study_trained_is_not_trained_again(study: Path, tm
     assert sum(arm["missing"] for arm in arms) == 4
 
 
-@pytest.mark.slow
 def test_one_trial_is_the_same_alone_and_from_another_number_of_workers(tmp_path: Path, normlab: Run) -> None:
     settings = ["data=digits", "split=fraction", "train_images=200", "network=4K-1C2B-10D", "norm=batch", "epochs=2"]
     first = json.loads(normlab("train", *settings, "--json", "--store", "a").stdout)

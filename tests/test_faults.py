@@ -165,9 +165,7 @@ def write_one(folder: Path, what: str, number: int) -> None:
 
 
 @pytest.mark.fault(4)
-@pytest.mark.parametrize(
-    ("stop", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_saves_where_training_stands_and_a_second_one_does_no_harm(
     study: Path, stop: signal.Signals, code: int
 ) -> None:
@@ -260,7 +258,6 @@ def test_four_runners_with_random_kills_finish_every_trial_once(study: Path) -> 
     assert_shared(study, runners=4, kills=8, seed=3)
 
 
-@pytest.mark.slow
 @pytest.mark.fault(13)
 def test_a_plan_made_before_another_runner_finished_trains_and_moves_nothing(study: Path, tmp_path: Path) -> None:
     loaded = Study.load(study, overrides=["seeds=2", "norm=batch", "epochs=1"])
@@ -356,7 +353,6 @@ def test_a_full_disk_loses_nothing_that_is_finished_and_the_run_goes_on_when_the
     assert fingerprints(small_disk / "store") == fingerprints(whole)
 
 
-@pytest.mark.slow
 @pytest.mark.fault(16)
 def test_a_checkpoint_that_cannot_be_written_costs_the_way_back_and_not_the_training(study: Path) -> None:
     def limit() -> None:
@@ -418,7 +414,6 @@ def own_workers() -> set[int]:
     return {int(pid) for pid in children if "normlab.worker" in Path(f"/proc/{pid}/cmdline").read_text()}
 
 
-@pytest.mark.slow
 def test_a_worker_that_is_killed_loses_nothing_of_what_it_was_sent_ahead(study: Path, tmp_path: Path) -> None:
     loaded = Study.load(study, overrides=["norm=batch", "epochs=2", "seeds=4"])
     store = Store(tmp_path / "store")
@@ -468,7 +463,6 @@ def test_a_worker_that_says_nothing_is_killed_and_its_trial_tried_again(
     assert len(make_plan(loaded, store).missing()) == 1
 
 
-@pytest.mark.slow
 @pytest.mark.fault(39)
 def test_one_trial_that_fails_stops_no_other_unless_that_was_asked_for(study: Path, normlab: Run) -> None:
     """The image of one trial cannot be had: its network asks for more memory than there is address space."""

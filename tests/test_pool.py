@@ -45,7 +45,6 @@ def next_answer(pool: Pool) -> tuple[Worker, dict[str, Any]]:
             return heard
 
 
-@pytest.mark.slow
 def test_a_request_sent_ahead_is_taken_at_once_however_long_and_answered_in_its_turn(
     pool: Pool, tmp_path: Path
 ) -> None:

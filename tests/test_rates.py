@@ -47,7 +47,6 @@ def test_a_measurement_is_of_real_steps() -> None:
     assert measure_rate(spec(), "cpu") > 0
 
 
-@pytest.mark.slow
 def test_a_run_trains_as_many_together_as_were_measured_to_be_fastest_and_gives_each_worker_its_share(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
