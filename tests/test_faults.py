@@ -101,6 +101,7 @@ def soak(study: Path, normlab: Run, kills: int, seed: int, seeds: int = 6) -> No
     assert last.returncode == 0, last.stderr
     assert fingerprints(stormy) == fingerprints(quiet)
     assert len(fingerprints(quiet)) == 2 * seeds
+    assert normlab("store", "check", "--repair", "--store", stormy).returncode == 0  # a kill may come before renaming
     assert_clean(stormy)
 
 
