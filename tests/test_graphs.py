@@ -1,5 +1,8 @@
 """Steps that are recorded once and replayed, on the CPU and on a GPU."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,6 +32,17 @@ def trained(specs: list[TrialSpec], device: torch.device, replayed: bool) -> tup
             found.append([value.cpu().clone() for value in run(*batch, given)])
     losses, hits = zip(*found, strict=True)
     return torch.stack(losses), torch.stack(hits)
+
+
+def test_recording_imports_nothing_of_torchs_compiler() -> None:
+    script = (
+        "import sys, torch; from normlab.graphs import WARM_UP, Replayed, cpu_recorder\n"
+        "run = Replayed(lambda x: (x * 2,), cpu_recorder)\n"
+        "for _ in range(WARM_UP + 2): (found,) = run(torch.ones(3))\n"
+        "assert found.tolist() == [2, 2, 2] and run._replay is not None\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 CASES = [

@@ -55,6 +55,8 @@ INVALID = [
     ("64k-4C3B-10D", "'64k'", "did you mean '64K'?"),
     ("64K-4c3b-10D", "'4c3b'", "did you mean '4C3B'?"),
     ("64K-3B4C-10D", "'3B4C'", "did you mean '4C3B'?"),
+    ("4C3B-10D", "'4C3B'", "write the channels before it, as in 64K-4C3B"),
+    ("64K-4D", "'4D' after '64K'", "write 4C3B for 3 blocks of 4 convolutions"),
     ("64K-4C3B-256-10D", "'256'", "did you mean '256D'?"),
     ("64K-4C3B-256D-dropout0.5-10D", "'dropout0.5'", "did you mean 'Dropout0.5'?"),
     ("64K-4C3B-Droput0.5-10D", "'Droput0.5'", "did you mean 'Dropout0.5'?"),

@@ -12,7 +12,7 @@ the type of the values, np.float32(0) or np.uint16(0). One thread.
 import numpy as np
 from numba import carray
 
-from normlab.vectors import compiled, floats, narrow, pointer, prefetch_all, widen
+from normlab.vectors import compiled, floats, narrow, pointer, prefetch_all, values, widen
 
 WIDTH = 128  # channels a pass over a row should have; fewer are repeated until a row has as many
 AHEAD = 4  # rows that are fetched before they are read: several streams at once are more than the processor foresees
@@ -268,11 +268,11 @@ def pool_adjoint(like, g_, winner_, images, height, width, channels, out_):
         for i in range(rows):
             for j in range(columns):
                 square = (image * rows + i) * columns + j
-                g = carray(pointer(g_ + square * channels * size, like), channels)
-                winner = carray(pointer(winner_ + square * channels, np.uint8(0)), channels)
+                g = values(g_ + square * channels * size, like, channels)
+                winner = values(winner_ + square * channels, np.uint8(0), channels)
                 top_ = out_ + ((image * height + 2 * i) * width + 2 * j) * channels * size
-                top = carray(pointer(top_, like), 2 * channels)
-                bottom = carray(pointer(top_ + width * channels * size, like), 2 * channels)
+                top = values(top_, like, 2 * channels)
+                bottom = values(top_ + width * channels * size, like, 2 * channels)
                 for c in range(channels):
                     top[c] = g[c] if winner[c] == 0 else zero
                     top[channels + c] = g[c] if winner[c] == 1 else zero

@@ -190,10 +190,13 @@ def _spelling(token: str) -> str:
     letters = re.sub(r"[\d.]", "", token).lower()
     if len(numbers) == 2 and sorted(letters) == ["b", "c"]:
         first, second = numbers if letters == "cb" else reversed(numbers)
-        return f" (did you mean '{first}C{second}B'?)"
+        right = f"{first}C{second}B"
+        return (
+            f" (did you mean '{right}'?)" if right != token else f" (write the channels before it, as in 64K-{right})"
+        )
     if len(numbers) == 1:
         number = numbers[0]
-        if letters in {"k", "d"} and "." not in number:
+        if letters in {"k", "d"} and "." not in number and token != number + letters.upper():
             return f" (did you mean '{number}{letters.upper()}'?)"
         if not letters and "." not in number:
             return f" (did you mean '{number}D'?)"

@@ -246,9 +246,7 @@ class _Run:
         self.resumed_flops, self.resumed_images = 0.0, 0  # of those done, what earlier runs did
         self.meter = EnergyMeter()
         self.environment = environment()  # now, before anyone edits the code while it runs
-        self.first: tuple[float, int, float] | None = (
-            None  # when a first step was known, with images and FLOPs until then
-        )
+        self.first: tuple[float, int, float] | None = None  # time, images and FLOPs when a first step was known
 
     def go(self) -> None:
         """Serves the workers until nothing waits and nothing runs."""

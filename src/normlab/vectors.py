@@ -10,14 +10,11 @@ from llvmlite.binding import get_host_cpu_features
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
-FLOAT, BFLOAT = np.float32(0), np.uint16(0)  # numbers of the types that values have in memory: bfloat16 as its bits
-EIGHT, SIXTEEN = (
-    np.int8(8),
-    np.int16(16),
-)  # floats in a vector, each of a type of its own, which kernels are compiled for
+FLOAT = np.float32(0)  # a number of the type that kernels compute in
+# Floats in a vector, of integers as many bits wide, so that kernels are compiled for each.
+EIGHT, SIXTEEN = np.int8(8), np.int16(16)
 
 _FLOAT, _WORD = ir.FloatType(), ir.IntType(64)
-_LANES = {types.int8: 8, types.int16: 16}
 
 
 def widest() -> np.integer[Any]:
@@ -96,16 +93,16 @@ def _widened(b: ir.IRBuilder, value: ir.Value) -> ir.Value:
     if _element(value.type) == _FLOAT:
         return value
     bits = b.zext(value, _of(value.type, ir.IntType(32)))
-    return b.bitcast(b.shl(bits, _all(bits.type, 16)), _of(value.type, _FLOAT))
+    return b.bitcast(b.shl(bits, _constant(bits.type, 16)), _of(value.type, _FLOAT))
 
 
 def _narrowed(b: ir.IRBuilder, value: ir.Value, element: ir.Type) -> ir.Value:
     if element == _FLOAT:
         return value
     bits = b.bitcast(value, _of(value.type, ir.IntType(32)))
-    odd = b.and_(b.lshr(bits, _all(bits.type, 16)), _all(bits.type, 1))
-    rounded = b.add(bits, b.add(odd, _all(bits.type, 0x7FFF)))
-    return b.trunc(b.lshr(rounded, _all(bits.type, 16)), _of(value.type, element))
+    odd = b.and_(b.lshr(bits, _constant(bits.type, 16)), _constant(bits.type, 1))
+    rounded = b.add(bits, b.add(odd, _constant(bits.type, 0x7FFF)))
+    return b.trunc(b.lshr(rounded, _constant(bits.type, 16)), _of(value.type, element))
 
 
 def _element(kind: ir.Type) -> ir.Type:
@@ -117,14 +114,10 @@ def _of(kind: ir.Type, element: ir.Type) -> ir.Type:
     return ir.VectorType(element, kind.count) if isinstance(kind, ir.VectorType) else element
 
 
-def _all(kind: ir.Type, value: int) -> ir.Constant:
-    return ir.Constant(
-        kind, [ir.Constant(kind.element, value)] * kind.count if isinstance(kind, ir.VectorType) else value
-    )
-
-
-def _constant(kind: ir.VectorType, value: float) -> ir.Constant:
-    return ir.Constant(kind, [ir.Constant(_FLOAT, float(np.float32(value)))] * kind.count)
+def _constant(kind: ir.Type, value: float) -> ir.Constant:
+    """A number of a type, or a vector of it."""
+    number = float(np.float32(value)) if _element(kind) == _FLOAT else value
+    return ir.Constant(kind, [ir.Constant(kind.element, number)] * kind.count if _element(kind) != kind else number)
 
 
 def _word(value: int) -> ir.Constant:
@@ -197,13 +190,13 @@ def sandwich_of(matrix: Sequence[Sequence[float]], *, bounded: bool = False) -> 
                 offsets = [[b.select(b.and_(rows[i], columns[j]), offsets[i][j], away) for j in size] for i in size]
 
             def read(at: ir.Value) -> ir.Value:
-                return _widened(b, b.load(_vector(b, _LANES[lanes], source, at, given.type), align=2))
+                return _widened(b, b.load(_vector(b, lanes.bitwidth, source, at, given.type), align=2))
 
             half = [_product(b, matrix, [read(at) for at in ats]) for ats in offsets]
             for j, vectors in enumerate(zip(*half, strict=True)):
                 for i, vector in enumerate(_product(b, matrix, vectors)):
                     at = _times(b, target_row, i, target_column, j)
-                    place = _vector(b, _LANES[lanes], target, at, wanted.type)
+                    place = _vector(b, lanes.bitwidth, target, at, wanted.type)
                     b.store(_narrowed(b, vector, wanted.type), place, align=2)
             return c.get_dummy_value()
 
@@ -219,7 +212,7 @@ def transpose(context, lanes, source, source_row, target, target_row):
 
     def generate(c, b, s, args):
         _, source, source_row, target, target_row = args
-        count = _LANES[lanes]
+        count = lanes.bitwidth
         rows = [b.load(_vector(b, count, source, b.mul(source_row, _word(i))), align=4) for i in range(count)]
         distance = 1
         while distance < count:  # blocks of so many change places across the diagonal, then twice as many
@@ -250,7 +243,7 @@ def panel_of(rows: int, vectors: int) -> Any:
     def panel(context, lanes, a, a_row, a_step, b_, b_step, target, target_row, depth, add):
         def generate(c, b, s, args):
             _, a, a_row, a_step, b_, b_step, target, target_row, depth, add = args
-            count = _LANES[lanes]
+            count = lanes.bitwidth
             kind, places = ir.VectorType(_FLOAT, count), [(r, v) for r in range(rows) for v in range(vectors)]
             targets = [_vector(b, count, target, _times(b, target_row, r, _word(4 * count), v)) for r, v in places]
             start, read, ready, loop, end = b.block, *(b.append_basic_block() for _ in range(4))
