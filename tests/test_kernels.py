@@ -175,6 +175,11 @@ CONVOLUTIONS = [
     (2, 1, 8, 8, 8, 8), (2, 1, 3, 16, 32, 32), (3, 2, 3, 8, 5, 7), (2, 3, 16, 24, 14, 9), (2, 1, 11, 8, 6, 6),
     (1, 2, 32, 16, 1, 1), (5, 1, 1, 64, 28, 28), (7, 2, 64, 40, 4, 4), (3, 2, 64, 40, 16, 16),
 ]  # fmt: skip
+# those of which pairs of bfloat16 are multiplied, where the processor does
+IN_PAIRS = [(2, 2, 32, 32, 9, 7), (2, 1, 64, 32, 24, 22), (1, 2, 32, 64, 1, 1), (7, 1, 64, 96, 8, 8)]
+multiplies_pairs = pytest.mark.skipif(
+    not winograd.multiplies_pairs(), reason="this processor does not multiply pairs of bfloat16 (AVX512_BF16)"
+)
 
 
 def convolved(images: int, trials: int, channels: int, filters: int, height: int, width: int) -> list[torch.Tensor]:
@@ -189,7 +194,7 @@ def gradients_of(y: torch.Tensor, leaves: list[torch.Tensor], g: torch.Tensor) -
     return [y.detach(), *torch.autograd.grad(y, [leaf for leaf in leaves if leaf.requires_grad], g)]
 
 
-@pytest.mark.parametrize("shape", CONVOLUTIONS)
+@pytest.mark.parametrize("shape", CONVOLUTIONS + IN_PAIRS)
 def test_a_convolution_and_its_gradients_are_those_of_torch_in_float64(shape: tuple[int, ...]) -> None:
     trials, channels = shape[1:3]
     *leaves, g = convolved(*shape)
@@ -204,8 +209,11 @@ def test_a_convolution_and_its_gradients_are_those_of_torch_in_float64(shape: tu
         assert float((found - expected).abs().max()) <= 3e-5 * float(expected.abs().max())
 
 
-@pytest.mark.parametrize("shape", CONVOLUTIONS)
-def test_a_convolution_in_bfloat16_is_that_in_float32_rounded_once_at_its_end(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shape", CONVOLUTIONS + IN_PAIRS)
+def test_a_convolution_in_bfloat16_is_that_in_float32_rounded_once_at_its_end(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(winograd, "multiplies_pairs", lambda: False)
     trials, channels = shape[1:3]
     x, weight, bias, g = convolved(*shape)
     x, g = x.bfloat16(), g.bfloat16()
@@ -226,16 +234,67 @@ def test_a_convolution_in_bfloat16_is_that_in_float32_rounded_once_at_its_end(sh
         assert torch.equal(again.to(found.dtype), found)
 
 
-@pytest.mark.parametrize("shape", [shape for shape in CONVOLUTIONS if shape[1] > 1])
-def test_the_convolutions_of_a_cohort_are_those_of_each_trial_alone_to_the_last_bit(shape: tuple[int, ...]) -> None:
+def in_bfloat16(shape: tuple[int, ...]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """A convolution and its gradients under autocast, and what they are in float64, the bias's included."""
+    x, weight, bias, g = convolved(*shape)
+    leaves = [x.relu().bfloat16(), weight, bias]
+    exact = [leaf.double().requires_grad_() for leaf in leaves]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = convolve(*leaves, trials=shape[1])
+    expected = F.conv2d(*exact, padding=1, groups=shape[1])
+    return gradients_of(y, leaves, g.bfloat16()), gradients_of(expected, exact, g.bfloat16().double())
+
+
+@multiplies_pairs
+@pytest.mark.parametrize("shape", IN_PAIRS)
+def test_a_convolution_whose_pairs_are_multiplied_errs_by_less_than_a_hundredth(shape: tuple[int, ...]) -> None:
+    for found, expected in zip(*in_bfloat16(shape), strict=True):
+        error = (found.double() - expected).square().mean().sqrt() / expected.square().mean().sqrt()
+        assert error < 1e-2
+
+
+@multiplies_pairs
+@pytest.mark.parametrize("shape", IN_PAIRS)
+def test_what_is_multiplied_in_pairs_is_rounded_to_bfloat16_once_and_its_sums_are_not(shape: tuple[int, ...]) -> None:
+    trials, _, filters, height, width = shape[1:]
+    x, weight, bias, _ = convolved(*shape)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = convolve(x, weight, bias, trials)
+
+    def sandwich(left: list[list[float]], inner: torch.Tensor, right: list[list[float]]) -> torch.Tensor:
+        return torch.tensor(left).double() @ inner.double() @ torch.tensor(right).double().T
+
+    def rounded(exact: torch.Tensor) -> torch.Tensor:
+        return exact.float().bfloat16().double()
+
+    rows, columns = -(-height // 4) * 2, -(-width // 4)  # of tiles of 2×4
+    padded = F.pad(x.bfloat16(), (1, 4 * columns - width + 1, 1, 2 * rows - height + 1))
+    tiles = padded.unfold(2, 4, 2).unfold(3, 6, 4).unflatten(1, (trials, -1))
+    inputs = rounded(sandwich(winograd.UP_BT, tiles, winograd.PAIR_BT))
+    weights = rounded(sandwich(winograd.UP_G, weight.unflatten(0, (trials, filters)), winograd.PAIR_G))
+    made = sandwich(winograd.UP_AT, torch.einsum("ntcijpq,tkcpq->ntkijpq", inputs, weights), winograd.PAIR_AT)
+    expected = made.transpose(4, 5).reshape(len(x), trials * filters, 2 * rows, 4 * columns)[..., :height, :width]
+    expected = expected + bias[:, None, None]
+    assert torch.allclose(y.double(), expected, rtol=2**-8, atol=1e-3 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [shape for shape in CONVOLUTIONS + IN_PAIRS if shape[1] > 1])
+def test_the_convolutions_of_a_cohort_are_those_of_each_trial_alone_to_the_last_bit(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
     trials, channels = shape[1:3]
     x, weight, bias, g = convolved(*shape)
+    x, g = x.to(dtype), g.to(dtype)
 
     def all_of(
         x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, g: torch.Tensor, trials: int
     ) -> list[torch.Tensor]:
         leaves = [x.clone().requires_grad_(channels % 8 == 0), weight.clone().requires_grad_(), bias.clone()]
-        return gradients_of(convolve(*leaves, trials=trials), leaves, g)
+        with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
+            return gradients_of(convolve(*leaves, trials=trials), leaves, g)
 
     together = all_of(x, weight, bias, g, trials)
     parts = zip(x.chunk(trials, 1), weight.chunk(trials), bias.chunk(trials), g.chunk(trials, 1), strict=True)

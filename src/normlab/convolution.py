@@ -58,8 +58,16 @@ class _Winograd(torch.autograd.Function):
         channels, filters = width // trials, len(weight) // trials
         scratch = weight.new_empty(winograd.scratch_floats(channels, filters))
         sizes = (images, *size, trials, channels, filters)
-        kind = LIKE[x.dtype], winograd.lanes_for(channels, filters)
-        launch(winograd.weight_gradient, *kind, x, gradient, of_weight, of_bias, scratch, *sizes)
+        launch(
+            winograd.weight_gradient,
+            *_types(x.dtype, channels, filters),
+            x,
+            gradient,
+            of_weight,
+            of_bias,
+            scratch,
+            *sizes,
+        )
         return of_input, of_weight, of_bias if ctx.has_bias else None, None
 
 
@@ -70,9 +78,14 @@ def _convolve(
     channels, filters = width // trials, out // trials
     scratch = weight.new_empty(winograd.scratch_floats(channels, filters))
     sizes = (images, *size, trials, channels, filters)
-    kind = LIKE[x.dtype], winograd.lanes_for(channels, filters)
-    launch(winograd.convolve, *kind, x, weight, bias, y, scratch, *sizes, int(turned))
+    launch(winograd.convolve, *_types(x.dtype, channels, filters), x, weight, bias, y, scratch, *sizes, int(turned))
     return y
+
+
+def _types(dtype: torch.dtype, channels: int, filters: int) -> tuple[Any, ...]:
+    """Numbers of the types that a kernel is compiled for."""
+    like = LIKE[dtype]
+    return like, winograd.lanes_for(channels, filters), winograd.kind_for(like, channels, filters)
 
 
 def _grouped(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, trials: int) -> torch.Tensor:

@@ -10,16 +10,25 @@ from llvmlite.binding import get_host_cpu_features
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
-FLOAT = np.float32(0)  # a number of the type that kernels compute in
+# What kernels compute with: floats, or words of two numbers in bfloat16, whose products are summed in float32.
+FLOAT, PAIR = np.float32(0), np.uint32(0)
 # Floats in a vector, of integers as many bits wide, so that kernels are compiled for each.
 EIGHT, SIXTEEN = np.int8(8), np.int16(16)
 
-_FLOAT, _WORD = ir.FloatType(), ir.IntType(64)
+Matrix = Sequence[Sequence[float]]
+Matrices = tuple[Matrix, Matrix]
+
+_FLOAT, _HALF, _BITS, _WORD = ir.FloatType(), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 
 
 def widest() -> np.integer[Any]:
     """The vectors that fill the registers of this processor."""
     return SIXTEEN if get_host_cpu_features().get("avx512f") else EIGHT
+
+
+def multiplies_pairs() -> bool:
+    """Whether this processor does."""
+    return bool(get_host_cpu_features().get("avx512bf16"))
 
 
 def compiled(function: Any) -> Any:
@@ -45,7 +54,7 @@ def prefetch(context, address):
     """Asks for a line of memory to be brought near; any address will do."""
 
     def generate(c, b, s, args):
-        place, word, name = b.inttoptr(args[0], ir.IntType(8).as_pointer()), ir.IntType(32), "llvm.prefetch.p0"
+        place, word, name = b.inttoptr(args[0], ir.IntType(8).as_pointer()), _BITS, "llvm.prefetch.p0"
         kind = ir.FunctionType(ir.VoidType(), [place.type, word, word, word])
         fetch = b.module.globals.get(name) or ir.Function(b.module, kind, name)
         b.call(fetch, [place, *(ir.Constant(word, value) for value in (0, 3, 1))])  # to read, keep in all caches, data
@@ -78,9 +87,35 @@ def size_of(context, like):
 
 
 @intrinsic
+def numbers_in(context, kind):
+    """One in a FLOAT, two in a PAIR."""
+    return types.int64(kind), lambda c, b, s, args: _word(1 if kind == types.float32 else 2)
+
+
+@intrinsic
+def number_of(context, kind):
+    """A number of those, of its type in memory."""
+    found = types.float32 if kind == types.float32 else types.uint16
+    return found(kind), lambda c, b, s, args: ir.Constant(c.get_value_type(found), 0)
+
+
+@intrinsic
 def widen(context, value):
     """A value from memory as float32."""
     return types.float32(value), lambda c, b, s, args: _widened(b, args[0])
+
+
+@intrinsic
+def total(context, word):
+    """The sum of a word's numbers, as float32."""
+
+    def generate(c, b, s, args):
+        if word == types.float32:
+            return args[0]
+        halves = (b.trunc(bits, _HALF) for bits in (args[0], b.lshr(args[0], _constant(_BITS, 16))))
+        return b.fadd(*(_widened(b, half) for half in halves))
+
+    return types.float32(word), generate
 
 
 @intrinsic
@@ -92,14 +127,17 @@ def narrow(context, value, like):
 def _widened(b: ir.IRBuilder, value: ir.Value) -> ir.Value:
     if _element(value.type) == _FLOAT:
         return value
-    bits = b.zext(value, _of(value.type, ir.IntType(32)))
+    bits = b.zext(value, _of(value.type, _BITS))
     return b.bitcast(b.shl(bits, _constant(bits.type, 16)), _of(value.type, _FLOAT))
 
 
-def _narrowed(b: ir.IRBuilder, value: ir.Value, element: ir.Type) -> ir.Value:
+def _narrowed(b: ir.IRBuilder, value: ir.Value, element: ir.Type, *, native: bool = False) -> ir.Value:
+    """`native`: by the processor's own instruction, to which numbers below float32's normal ones are 0."""
     if element == _FLOAT:
         return value
-    bits = b.bitcast(value, _of(value.type, ir.IntType(32)))
+    if native:
+        return b.bitcast(b.fptrunc(value, _of(value.type, _Brain())), _of(value.type, element))
+    bits = b.bitcast(value, _of(value.type, _BITS))
     odd = b.and_(b.lshr(bits, _constant(bits.type, 16)), _constant(bits.type, 1))
     rounded = b.add(bits, b.add(odd, _constant(bits.type, 0x7FFF)))
     return b.trunc(b.lshr(rounded, _constant(bits.type, 16)), _of(value.type, element))
@@ -134,6 +172,27 @@ def _multiply_add(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.
     return b.call(known or ir.Function(b.module, ir.FunctionType(x.type, [x.type] * 3), name), [x, y, z])
 
 
+def _multiply_pairs(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
+    """Σ of the two products of numbers in bfloat16 of each word, and z."""
+    name, halves = f"llvm.x86.avx512bf16.dpbf16ps.{32 * z.type.count}", ir.VectorType(_Brain(), 2 * z.type.count)
+    known = b.module.globals.get(name)
+    known = known or ir.Function(b.module, ir.FunctionType(z.type, [z.type, halves, halves]), name)
+    return b.call(known, [z, b.bitcast(x, halves), b.bitcast(y, halves)])
+
+
+class _Brain(ir.Type):
+    """LLVM's bfloat16, which llvmlite has no name for."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Brain)
+
+    def __hash__(self) -> int:
+        return hash(_Brain)
+
+
 def _combined(b: ir.IRBuilder, factors: Sequence[float], vectors: Sequence[ir.Value]) -> ir.Value:
     """Σ factor · vector."""
     (first, vector), *rest = sorted(((f, v) for f, v in zip(factors, vectors, strict=True) if f), key=_is_not_one)
@@ -150,7 +209,7 @@ def _is_not_one(term: tuple[float, ir.Value]) -> bool:
     return term[0] != 1
 
 
-def _product(b: ir.IRBuilder, matrix: Sequence[Sequence[float]], vectors: Sequence[ir.Value]) -> list[ir.Value]:
+def _product(b: ir.IRBuilder, matrix: Matrix, vectors: Sequence[ir.Value]) -> list[ir.Value]:
     """matrix · vectors. Two rows that differ in the sign of every other place share what they are made of."""
     even, odd = ([[f * (k % 2 == rest) for k, f in enumerate(row)] for row in matrix] for rest in (0, 1))
     out: dict[int, ir.Value] = {}
@@ -166,44 +225,76 @@ def _product(b: ir.IRBuilder, matrix: Sequence[Sequence[float]], vectors: Sequen
     return [out[i] for i in range(len(matrix))]
 
 
-def transposed(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
+def transposed(matrix: Matrix) -> list[list[float]]:
     return [list(column) for column in zip(*matrix, strict=True)]
 
 
-def sandwich_of(matrix: Sequence[Sequence[float]], *, bounded: bool = False) -> Any:
-    """A compiled function: target = matrix · source · matrixᵀ, for a vector of channels. In memory sources are like
-    `given`, targets like `wanted`. Of a `bounded` source only the rows top … bottom − 1 and columns left … right − 1
-    exist; the others are read at `zeros`."""
-    size = range(len(matrix[0]))
+def sandwich_of(of_floats: Matrices, of_pairs: Matrices, *, bounded: bool = False) -> Any:
+    """A compiled function: target = left · source · rightᵀ, for a vector of channels, with the matrices (left, right)
+    of a `kind`, FLOAT or PAIR. In memory sources are like `given`, targets like `wanted`; of PAIR, a word holds a row
+    of the target's upper half and one of its lower. Of a `bounded` source only the rows top … bottom − 1 and columns
+    left … right − 1 exist; the others are read at `zeros`."""
 
     @intrinsic
     def sandwich(
-        context, lanes, given, source, row, column, wanted, target, target_row, target_column, zeros, top, bottom, left,
-        right,
+        context, lanes, kind, given, source, row, column, wanted, target, target_row, target_column, zeros, top, bottom,
+        left, right,
     ):  # fmt: skip
+        native = kind != types.float32
+        above, beside = of_pairs if native else of_floats
+        rows, columns = range(len(above[0])), range(len(beside[0]))
+
         def generate(c, b, s, args):
-            _, given, source, row, column, wanted, target, target_row, target_column, zeros, *ends = args
-            offsets = [[_times(b, row, i, column, j) for j in size] for i in size]
+            _, _, given, source, row, column, wanted, target, target_row, target_column, zeros, *ends = args
+            offsets = [[_times(b, row, i, column, j) for j in columns] for i in rows]
             if bounded:
-                rows, columns = ([_is_within(b, i, *pair) for i in size] for pair in (ends[:2], ends[2:]))
+                exist = [
+                    [_is_within(b, i, *pair) for i in size] for size, pair in ((rows, ends[:2]), (columns, ends[2:]))
+                ]
                 away = b.sub(zeros, source)
-                offsets = [[b.select(b.and_(rows[i], columns[j]), offsets[i][j], away) for j in size] for i in size]
+                offsets = [
+                    [b.select(b.and_(exist[0][i], exist[1][j]), offsets[i][j], away) for j in columns] for i in rows
+                ]
 
             def read(at: ir.Value) -> ir.Value:
                 return _widened(b, b.load(_vector(b, lanes.bitwidth, source, at, given.type), align=2))
 
-            half = [_product(b, matrix, [read(at) for at in ats]) for ats in offsets]
-            for j, vectors in enumerate(zip(*half, strict=True)):
-                for i, vector in enumerate(_product(b, matrix, vectors)):
+            across = [_product(b, beside, [read(at) for at in ats]) for ats in offsets]
+            for j, vectors in enumerate(zip(*across, strict=True)):
+                made = _product(b, above, vectors)
+                if wanted.type == _BITS:
+                    half = len(made) // 2
+                    kept = [_paired(b, *both) for both in zip(made[:half], made[half:], strict=True)]
+                else:
+                    kept = [_narrowed(b, vector, wanted.type, native=native) for vector in made]
+                for i, vector in enumerate(kept):
                     at = _times(b, target_row, i, target_column, j)
-                    place = _vector(b, lanes.bitwidth, target, at, wanted.type)
-                    b.store(_narrowed(b, vector, wanted.type), place, align=2)
+                    b.store(vector, _vector(b, lanes.bitwidth, target, at, wanted.type), align=2)
             return c.get_dummy_value()
 
         words = [types.int64] * 3
-        return types.void(lanes, given, *words, wanted, *words, *[types.int64] * 5), generate
+        return types.void(lanes, kind, given, *words, wanted, *words, *[types.int64] * 5), generate
 
     return sandwich
+
+
+def _paired(b: ir.IRBuilder, low: ir.Value, high: ir.Value) -> ir.Value:
+    """Words of two numbers in bfloat16."""
+    halves = [b.zext(_narrowed(b, half, _HALF, native=True), _of(half.type, _BITS)) for half in (low, high)]
+    return b.or_(halves[0], b.shl(halves[1], _constant(halves[1].type, 16)))
+
+
+@intrinsic
+def pair(context, lanes, low, high, target):
+    """A vector of pairs from two of floats."""
+
+    def generate(c, b, s, args):
+        _, *sources, target = args
+        halves = [b.load(_vector(b, lanes.bitwidth, at, _word(0)), align=4) for at in sources]
+        b.store(_paired(b, *halves), _vector(b, lanes.bitwidth, target, _word(0), _BITS), align=4)
+        return c.get_dummy_value()
+
+    return types.void(lanes, *[types.int64] * 3), generate
 
 
 @intrinsic
@@ -231,20 +322,21 @@ def _exchanged(b: ir.IRBuilder, x: ir.Value, y: ir.Value, distance: int) -> tupl
     count = x.type.count
     firsts = [lane if not lane & distance else count + lane - distance for lane in range(count)]
     seconds = [lane + distance if not lane & distance else count + lane for lane in range(count)]
-    kind = ir.VectorType(ir.IntType(32), count)
+    kind = ir.VectorType(_BITS, count)
     return b.shuffle_vector(x, y, ir.Constant(kind, firsts)), b.shuffle_vector(x, y, ir.Constant(kind, seconds))
 
 
 def panel_of(rows: int, vectors: int) -> Any:
-    """A compiled function: target[rows, lanes·vectors] = a · b, plus what is there if `add` is not 0. Element [r, i] of
-    a lies at r · a_row + i · a_step; row i of b at i · b_step; the sum is over `depth` ≥ 1 values of i."""
+    """A compiled function: target[rows, lanes·vectors] = a · b, plus what is there if `add` is not 0, of words of a
+    `kind`, FLOAT or PAIR. Element [r, i] of a lies at r · a_row + i · a_step; row i of b at i · b_step; the sum is over
+    `depth` ≥ 1 values of i."""
 
     @intrinsic
-    def panel(context, lanes, a, a_row, a_step, b_, b_step, target, target_row, depth, add):
+    def panel(context, lanes, kind, a, a_row, a_step, b_, b_step, target, target_row, depth, add):
         def generate(c, b, s, args):
-            _, a, a_row, a_step, b_, b_step, target, target_row, depth, add = args
+            _, _, a, a_row, a_step, b_, b_step, target, target_row, depth, add = args
             count = lanes.bitwidth
-            kind, places = ir.VectorType(_FLOAT, count), [(r, v) for r in range(rows) for v in range(vectors)]
+            of_sums, places = ir.VectorType(_FLOAT, count), [(r, v) for r in range(rows) for v in range(vectors)]
             targets = [_vector(b, count, target, _times(b, target_row, r, _word(4 * count), v)) for r, v in places]
             start, read, ready, loop, end = b.block, *(b.append_basic_block() for _ in range(4))
             b.cbranch(b.icmp_signed("!=", add, _word(0)), read, ready)
@@ -252,15 +344,16 @@ def panel_of(rows: int, vectors: int) -> Any:
             there = [b.load(place, align=4) for place in targets]
             b.branch(ready)
             b.position_at_end(ready)
-            before = [_either(b, (_constant(kind, 0), start), (value, read)) for value in there]
+            before = [_either(b, (_constant(of_sums, 0), start), (value, read)) for value in there]
             b.branch(loop)
 
             b.position_at_end(loop)
             i, a_i, b_i = (_either(b, (value, ready)) for value in (_word(0), a, b_))
             sums = [_either(b, (value, ready)) for value in before]
-            right = [b.load(_vector(b, count, b_i, _word(4 * count * v)), align=4) for v in range(vectors)]
-            left = [_spread(b, kind, b.add(a_i, b.mul(a_row, _word(r)))) for r in range(rows)]
-            after = [_multiply_add(b, left[r], right[v], total) for (r, v), total in zip(places, sums, strict=True)]
+            element, multiply = (_FLOAT, _multiply_add) if kind == types.float32 else (_BITS, _multiply_pairs)
+            right = [b.load(_vector(b, count, b_i, _word(4 * count * v), element), align=4) for v in range(vectors)]
+            left = [_spread(b, right[0].type, b.add(a_i, b.mul(a_row, _word(r)))) for r in range(rows)]
+            after = [multiply(b, left[r], right[v], total) for (r, v), total in zip(places, sums, strict=True)]
             steps = [b.add(i, _word(1)), b.add(a_i, a_step), b.add(b_i, b_step)]
             for value, following in zip([i, a_i, b_i, *sums], [*steps, *after], strict=True):
                 value.add_incoming(following, loop)
@@ -271,7 +364,7 @@ def panel_of(rows: int, vectors: int) -> Any:
                 b.store(value, place, align=4)
             return c.get_dummy_value()
 
-        return types.void(lanes, *[types.int64] * 9), generate
+        return types.void(lanes, kind, *[types.int64] * 9), generate
 
     return panel
 
@@ -292,7 +385,7 @@ def _either(b: ir.IRBuilder, *ways: tuple[ir.Value, ir.Block]) -> ir.PhiInstr:
 
 
 def _spread(b: ir.IRBuilder, kind: ir.VectorType, address: ir.Value) -> ir.Value:
-    """A vector of one float."""
-    first, nothing = ir.Constant(ir.IntType(32), 0), ir.Constant(kind, ir.Undefined)
-    vector = b.insert_element(nothing, b.load(b.inttoptr(address, _FLOAT.as_pointer())), first)
-    return b.shuffle_vector(vector, nothing, ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count))
+    """A vector of one word."""
+    first, nothing = ir.Constant(_BITS, 0), ir.Constant(kind, ir.Undefined)
+    vector = b.insert_element(nothing, b.load(b.inttoptr(address, kind.element.as_pointer())), first)
+    return b.shuffle_vector(vector, nothing, ir.Constant(ir.VectorType(_BITS, kind.count), [0] * kind.count))
