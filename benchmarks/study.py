@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,13 +62,16 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="*", default=["plain", "keras_jax", "ray_tune"], help="which of the peers")
     parser.add_argument("--cases", nargs="*", help="such as 16x4 for width 16, batch 4")
+    parser.add_argument("--precisions", nargs="*", default=precisions(), choices=precisions(), help="normlab's")
+    parser.add_argument("--epochs", type=int, help="instead of each case's own")
     arguments = parser.parse_args()
     cases = [case for case in CASES if not arguments.cases or f"{case.width}x{case.batch}" in arguments.cases]
+    cases = [replace(case, epochs=arguments.epochs or case.epochs) for case in cases]
     where = environment()
     print(f"{where['processor']}, {where['cores']} cores, torch {where['torch']}, commit {where['commit']}, ", end="")
     print(f"{arguments.rounds} rounds, interleaved")
-    print("| network | batch | normlab in | against | images/s there | images/s here | ratio (range) |")
-    print("|---|---|---|---|---|---|---|")
+    print("| network | batch | epochs | normlab in | against | images/s there | images/s here | ratio (range) |")
+    print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         name, arrays = save_images(Path(folder))
         for case in cases:
@@ -96,17 +99,23 @@ def measure(case: Case, arguments: argparse.Namespace, name: str, arrays: Path, 
         for peer in arguments.only:
             python = sys.executable if peer == "plain" else arguments.peers
             rates.setdefault(peer, []).append(peer_rate(python, peer, case, arrays))
-        for precision in precisions():
+        for precision in arguments.precisions:
             rates.setdefault(precision, []).append(our_rate(precision, case, name, folder))
-    for precision in precisions():
+    for precision in arguments.precisions:
         for peer in arguments.only:
             ratios = [ours / theirs for ours, theirs in zip(rates[precision], rates[peer], strict=True)]
             there, here = statistics.median(rates[peer]), statistics.median(rates[precision])
             ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
-            row = (
-                f"{case.width}K-4C3B-256D | {case.batch} | {precision} | {peer} | {there:,.0f} | {here:,.0f} | {ratio}"
+            cells = (
+                f"{case.width}K-4C3B-256D",
+                case.batch,
+                case.epochs,
+                precision,
+                peer,
+                f"{there:,.0f}",
+                f"{here:,.0f}",
             )
-            print(f"| {row} |", flush=True)
+            print(f"| {' | '.join(map(str, cells))} | {ratio} |", flush=True)
 
 
 def has_bfloat16(device: str) -> bool:
