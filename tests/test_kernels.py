@@ -21,7 +21,7 @@ from normlab.functional import (
     transform,
 )
 from normlab.network import build_network
-from normlab.vectors import EIGHT, SIXTEEN
+from normlab.vectors import EIGHT, SIXTEEN, multiplies_pairs
 
 SHAPES = [(2, 1), (7, 3), (300, 5), (3, 16, 4, 4), (5, 130, 3, 3), (65, 8, 8, 8), (2, 3, 1, 1)]
 # A gradient that is rounded to bfloat16 on the way, as torch's between two operations is, cannot agree better.
@@ -121,6 +121,45 @@ def test_a_moving_average_takes_its_share_and_nothing_or_all_exactly(
     assert torch.equal(moved[shares.expand(3) == 0], average[shares.expand(3) == 0])
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("trials", [1, 3])
+def test_inputs_are_scaled_pixels_of_each_trials_own_images(
+    trials: int, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.randint(256, (20, 5, 7, channels), dtype=torch.uint8)
+    index, scale, offset = torch.randint(20, (trials, 4)), torch.rand(channels), torch.randn(channels)
+    ours = functional.scaled(images, index, scale, offset)
+    monkeypatch.setattr(functional, "kernels", None)
+    theirs = functional.scaled(images, index, scale, offset)
+    expected = images[index[-1, 2]].permute(2, 0, 1) * scale[:, None, None] + offset[:, None, None]
+    assert torch.allclose(ours[2, -channels:], expected, rtol=1e-6)
+    assert torch.allclose(ours, theirs, rtol=1e-6)
+    assert ours.shape == (4, trials * channels, 5, 7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_loss_of_each_trial_its_hits_and_its_gradient_are_those_of_torch(dtype: torch.dtype) -> None:
+    logits = (10 * torch.randn(6, 3, 5, dtype=dtype)).requires_grad_()
+    labels = torch.randint(5, (6, 3))
+    losses, hits = functional.cross_entropy(logits, labels)
+    expected = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(0)
+    gradients = [torch.autograd.grad(loss @ torch.arange(3.0, dtype=dtype), logits)[0] for loss in (losses, expected)]
+    assert torch.allclose(losses, expected, rtol=1e-5)
+    assert torch.allclose(*gradients, rtol=1e-5, atol=1e-7)
+    assert hits.tolist() == (logits.argmax(2) == labels).sum(0).tolist()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_logit_that_is_not_finite_makes_its_own_trials_loss_so_and_no_other(bad: float) -> None:
+    logits = torch.randn(4, 2, 3)
+    logits[2, 0, 1] = bad
+    losses, _ = functional.cross_entropy(logits.requires_grad_(), torch.zeros(4, 2, dtype=torch.int64))
+    (gradient,) = torch.autograd.grad(losses.sum(), logits)
+    assert not losses[0].isfinite()
+    assert losses[1].isfinite()
+    assert gradient[:, 1].isfinite().all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_peaks_are_the_maxima_of_all_that_was_shown(dtype: torch.dtype) -> None:
     batches = [torch.randn(5, 3, 4, 2).to(dtype) - 3, torch.randn(7, 3).to(dtype) - 3]
@@ -177,8 +216,8 @@ CONVOLUTIONS = [
 ]  # fmt: skip
 # those of which pairs of bfloat16 are multiplied, where the processor does
 IN_PAIRS = [(2, 2, 32, 32, 9, 7), (2, 1, 64, 32, 24, 22), (1, 2, 32, 64, 1, 1), (7, 1, 64, 96, 8, 8)]
-multiplies_pairs = pytest.mark.skipif(
-    not winograd.multiplies_pairs(), reason="this processor does not multiply pairs of bfloat16 (AVX512_BF16)"
+in_pairs = pytest.mark.skipif(
+    not multiplies_pairs(), reason="this processor does not multiply pairs of bfloat16 (AVX512_BF16)"
 )
 
 
@@ -247,7 +286,7 @@ def in_bfloat16(shape: tuple[int, ...]) -> tuple[list[torch.Tensor], list[torch.
     return gradients_of(y, leaves, g.bfloat16()), gradients_of(expected, exact, g.bfloat16().double())
 
 
-@multiplies_pairs
+@in_pairs
 @pytest.mark.parametrize("shape", IN_PAIRS)
 def test_a_convolution_whose_pairs_are_multiplied_errs_by_less_than_a_hundredth(shape: tuple[int, ...]) -> None:
     for found, expected in zip(*in_bfloat16(shape), strict=True):
@@ -255,7 +294,7 @@ def test_a_convolution_whose_pairs_are_multiplied_errs_by_less_than_a_hundredth(
         assert error < 1e-2
 
 
-@multiplies_pairs
+@in_pairs
 @pytest.mark.parametrize("shape", IN_PAIRS)
 def test_what_is_multiplied_in_pairs_is_rounded_to_bfloat16_once_and_its_sums_are_not(shape: tuple[int, ...]) -> None:
     trials, _, filters, height, width = shape[1:]

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from normlab.augment import training_warps, warp
+from normlab.functional import scaled
 from normlab.randomness import numpy_generator
 from normlab.trial import TrialSpec
 
@@ -33,11 +34,7 @@ class Images:
 
     def inputs(self, index_TB: torch.Tensor) -> torch.Tensor:
         """Scaled images for T trials, [B, T·C, H, W] in torch's default dtype, channels last in memory."""
-        trials, batch = index_TB.shape
-        pixels = self.images[index_TB.flatten()].view(trials, batch, self.size, self.size, self.channels)
-        x = pixels.permute(1, 2, 3, 0, 4).to(self.scale.dtype)  # [B, H, W, T, C]
-        x = torch.addcmul(self.offset, x, self.scale)
-        return x.reshape(batch, self.size, self.size, trials * self.channels).permute(0, 3, 1, 2)
+        return scaled(self.images, index_TB, self.scale, self.offset)
 
 
 def as_images(

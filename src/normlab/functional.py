@@ -1,5 +1,5 @@
 """Operations bound by memory, in as few passes over it as can be: what norms are made of, with the rectifier before
-or after them, and pooling.
+or after them, pooling, and both ends of a step: inputs from pixels, losses from logits.
 
 On a CPU, in float32 and bfloat16, compiled kernels do the work (`kernels`); elsewhere torch's own operations do.
 Inputs are [N, C] or [N, C, H, W]; what is per channel is [C], in float32 where the input is bfloat16.
@@ -110,6 +110,47 @@ def raise_peaks(x: torch.Tensor, peaks_C: torch.Tensor) -> None:
         launch(kernels.raise_peaks, LIKE[x.dtype], x, *_shape(x), peaks_C)
     else:
         torch.maximum(peaks_C, x.amax(_dims(x)).to(peaks_C.dtype), out=peaks_C)
+
+
+def scaled(images: torch.Tensor, index_TB: torch.Tensor, scale_C: torch.Tensor, offset_C: torch.Tensor) -> torch.Tensor:
+    """scale · pixel + offset of T trials' batches of images [N, H, W, C] uint8, [B, T·C, H, W], in rows."""
+    (trials, batch), (height, width, channels) = index_TB.shape, images.shape[1:]
+    if is_compiled(scale_C, offset_C):
+        x = empty_rows((batch, trials * channels, height, width), scale_C.dtype)
+        sizes = (trials, batch, height * width, channels)
+        launch(kernels.scale_pixels, images, index_TB.contiguous(), *sizes, scale_C, offset_C, x)
+        return x
+    pixels = images[index_TB.flatten()].view(trials, batch, height, width, channels)
+    x = pixels.permute(1, 2, 3, 0, 4).to(scale_C.dtype)  # [B, H, W, T, C]
+    x = torch.addcmul(offset_C, x, scale_C)
+    return x.reshape(batch, height, width, trials * channels).permute(0, 3, 1, 2)
+
+
+def cross_entropy(logits_BTK: torch.Tensor, labels_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean cross-entropy of each trial, and how many of its answers are correct: both [T]."""
+    if is_compiled(logits_BTK, logits_BTK):
+        return _CrossEntropy.apply(logits_BTK, labels_BT)  # type: ignore[no-any-return, no-untyped-call]
+    logits_BKT = logits_BTK.transpose(1, 2)
+    loss_T = F.cross_entropy(logits_BKT, labels_BT, reduction="none").mean(0)
+    return loss_T, (logits_BKT.detach().argmax(1) == labels_BT).sum(0)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits_BTK: torch.Tensor, labels_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits_BTK, (batch, trials, classes) = logits_BTK.contiguous(), logits_BTK.shape
+        loss_T, hits_T = logits_BTK.new_empty(trials), labels_BT.new_empty(trials)
+        gradient_BTK = torch.empty_like(logits_BTK)
+        inputs = (logits_BTK, labels_BT.T.contiguous(), batch, trials, classes)
+        launch(kernels.cross_entropy, *inputs, loss_T, hits_T, gradient_BTK)
+        ctx.save_for_backward(gradient_BTK)
+        ctx.mark_non_differentiable(hits_T)
+        return loss_T, hits_T
+
+    @staticmethod
+    def backward(ctx: Any, of_loss_T: torch.Tensor, _: object) -> tuple[torch.Tensor | None, ...]:
+        (gradient_BTK,) = ctx.saved_tensors
+        return gradient_BTK * of_loss_T[:, None], None
 
 
 def max_pool(x: torch.Tensor) -> torch.Tensor:

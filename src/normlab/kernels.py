@@ -1,5 +1,5 @@
 """Compiled loops over [rows, channels] in memory: moments, affine maps between two rectifiers, pooling, and their
-adjoints.
+adjoints; and both ends of a step, inputs from pixels and losses from logits.
 
     h → v = rectify(h; before) → u = a·v + b → rectify(u; after),      rectify(x; s) = x for x > 0, else s·x
 
@@ -217,6 +217,51 @@ def normalize_adjoint(
         offset[c] = share * totals[0, c]
         of_weight[c], of_bias[c] = totals[1, c] * scale[c], totals[0, c]
     _adjoint(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, slope_, offset_, out_)
+
+
+@compiled
+def scale_pixels(images_, index_, trials, batch, pixels, channels, scale_, offset_, x_):
+    """x = scale · pixel + offset, [batch, pixels, trials · channels], of the images at `index` [trials, batch] of all
+    [N, pixels, channels], which are uint8."""
+    index, scale, offset = (
+        values(index_, np.int64(0), trials * batch),
+        floats(scale_, channels),
+        floats(offset_, channels),
+    )
+    size, row = pixels * channels, trials * channels
+    for t in range(trials):
+        for n in range(batch):
+            image = values(images_ + index[t * batch + n] * size, np.uint8(0), size)
+            x = floats(x_ + 4 * (n * trials * size + t * channels), trials * size)
+            for p in range(pixels):
+                for c in range(channels):
+                    x[p * row + c] = np.float32(image[p * channels + c]) * scale[c] + offset[c]
+
+
+@compiled
+def cross_entropy(logits_, labels_, batch, trials, classes, losses_, hits_, gradient_):
+    """Of logits [batch, trials, classes] and labels [trials, batch]: the mean loss of each trial, its correct answers,
+    and the gradient of the losses' sum by the logits."""
+    losses, hits = floats(losses_, trials), values(hits_, np.int64(0), trials)
+    labels, share = values(labels_, np.int64(0), trials * batch), np.float32(1 / batch)
+    for t in range(trials):
+        total, right = 0.0, 0
+        for n in range(batch):
+            at, label = 4 * (n * trials + t) * classes, labels[t * batch + n]
+            logits, gradient = floats(logits_ + at, classes), floats(gradient_ + at, classes)
+            first = 0
+            for k in range(classes):
+                first = k if logits[k] > logits[first] else first
+            whole = np.float32(0)
+            for k in range(classes):
+                gradient[k] = np.exp(logits[k] - logits[first])
+                whole += gradient[k]
+            for k in range(classes):
+                gradient[k] *= share / whole
+            gradient[label] -= share
+            total += np.log(whole) - (logits[label] - logits[first])
+            right += first == label
+        losses[t], hits[t] = total / batch, right
 
 
 @compiled

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 import torch
-import torch.nn.functional as F
 
 from normlab.batches import Images, fetch
+from normlab.functional import cross_entropy
 from normlab.graphs import Replayed, cpu_recorder, cuda_recorder
 from normlab.network import Network, build_network
 from normlab.norms.renorm import ramp_for
@@ -43,15 +43,11 @@ class Step:
         self.optimizer.zero_grad()
         with self.autocast:
             logits = self.network(x)
-        logits_BKT = (
-            logits.to(torch.promote_types(logits.dtype, torch.float32))
-            .view(len(x), self.network.num_trials, -1)
-            .transpose(1, 2)
-        )
-        loss_T = F.cross_entropy(logits_BKT, labels_BT, reduction="none").mean(0)
+        logits_BTK = logits.to(torch.promote_types(logits.dtype, torch.float32)).view(*labels_BT.shape, -1)
+        loss_T, hits_T = cross_entropy(logits_BTK, labels_BT)
         loss_T.sum().backward()  # type: ignore[no-untyped-call]
         self.optimizer.step(rates_T)
-        return loss_T.detach(), (logits_BKT.detach().argmax(1) == labels_BT).sum(0)
+        return loss_T.detach(), hits_T
 
     def runner(self) -> Replayed:
         """The step as it is called again and again: recorded once and replayed."""
