@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from normlab import datasets
-from normlab.datasets import archive, cifar, folder
+from normlab.datasets import archive, cifar, decode, folder
 from normlab.datasets.decode import decode_image
 from normlab.datasets.download import Download, fetch
 from normlab.datasets.image_set import ImageSet
@@ -195,6 +195,41 @@ def test_the_exif_orientation_is_applied_and_an_animation_gives_its_first_frame(
     out = io.BytesIO()
     frames[0].save(out, "GIF", save_all=True, append_images=frames[1:])
     assert decode_image(out.getvalue(), None).min() == 255
+
+
+UPSIDE_DOWN = Image.Exif()
+UPSIDE_DOWN[0x0112] = 3
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"quality": 30}, {"subsampling": 0}, {"progressive": True}, {"restart_marker_blocks": 1}, {"comment": b"hi"},
+     {"exif": UPSIDE_DOWN}, {"keep_rgb": True}],
+)  # fmt: skip
+def test_a_jpeg_is_decoded_to_the_pixels_of_pillow(mode: str, options: dict[str, Any]) -> None:
+    content = encoded(picture(0, (24, 24)), "JPEG", mode, **options)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+    for size in (None, 24):
+        assert np.array_equal(decode_image(content, size), np.asarray(expected))
+
+
+def test_a_damaged_jpeg_is_refused_or_decoded_as_pillow_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    def outcome(content: bytes) -> object:
+        try:
+            return decode_image(content, None).tolist()
+        except ValueError as error:
+            return str(error)
+
+    whole, generator = encoded(picture(0, (16, 16)), "JPEG"), np.random.default_rng(0)
+    damaged = [whole[:stop] for stop in range(2, len(whole), 7)]
+    for place, value in zip(generator.integers(2, len(whole), 300), generator.integers(0, 256, 300), strict=True):
+        damaged.append(whole[:place] + bytes([value]) + whole[place + 1 :])
+    ours = [outcome(content) for content in damaged]
+    monkeypatch.setattr(decode, "_size_of_plain_jpeg", lambda content: None)
+    for content, found in zip(damaged, ours, strict=True):
+        assert found == outcome(content)
+    assert {type(found) for found in ours} == {str, list}
 
 
 # Bad images
