@@ -29,7 +29,7 @@ format: $(INSTALLED)
 reliability: $(INSTALLED)  ## cause every fault, the long soaks too, and write docs/reliability.md
 	$(BIN)/python -m pytest -m fault --reliability=docs/reliability.md
 
-bench: $(INSTALLED) .venv-peers/.installed  ## against the machine's limit, in a large store, and against peers; over an hour
+bench: $(INSTALLED) .venv-peers/.installed  ## against the machine's limit, in a large store, and against peers; hours
 	! $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || $(BIN)/python -m benchmarks.gpu
 	$(BIN)/python -m benchmarks.limit --profile
 	$(BIN)/python -m benchmarks.images

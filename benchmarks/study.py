@@ -26,7 +26,7 @@ from normlab.datasets.split import split_images
 from normlab.errors import UsageError
 from normlab.provenance import environment
 
-TRIALS, EPOCHS, TRAIN_IMAGES, TEST_IMAGES = 16, 2, 10_000, 2_000
+TRIALS, EPOCHS, TRAIN_IMAGES, TEST_IMAGES = 16, 5, 10_000, 2_000
 PEER_TRIALS = 2
 PEERS = Path(__file__).parent / "peers"
 STUDY = """question: How fast is a study of {trials} trials?
@@ -50,7 +50,7 @@ CASES = [
     Case(width=16, batch=4),
     Case(width=16, batch=16),
     Case(width=16, batch=128),
-    Case(width=64, batch=16, trials=4, epochs=1),
+    Case(width=64, batch=16, trials=4, epochs=2),
 ]
 
 

@@ -1,7 +1,9 @@
 """What the compiled kernels are written with: addresses in memory, and loops over vectors that stay in registers, which
 numba cannot write, made for LLVM."""
 
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import llvmlite.ir as ir
@@ -14,6 +16,8 @@ from numba.extending import intrinsic
 FLOAT, PAIR = np.float32(0), np.uint32(0)
 # Floats in a vector, of integers as many bits wide, so that kernels are compiled for each.
 EIGHT, SIXTEEN = np.int8(8), np.int16(16)
+
+_OWN = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
 
 Matrix = Sequence[Sequence[float]]
 Matrices = tuple[Matrix, Matrix]
@@ -31,15 +35,23 @@ def multiplies_pairs() -> bool:
     return bool(get_host_cpu_features().get("avx512bf16"))
 
 
+def _named(function: Any) -> Any:
+    """With a name that changes with this file: what was compiled is kept until its own file changes, but consists of
+    what is made here, too."""
+    function.__qualname__ += f".{_OWN}"
+    return function
+
+
 def compiled(function: Any) -> Any:
-    return njit(function, cache=True, error_model="numpy", boundscheck=False, nogil=True)
+    return njit(_named(function), cache=True, error_model="numpy", boundscheck=False, nogil=True)
 
 
 def compiled_sums(numbers: int) -> Any:
     """With sums in any order, which is what makes vectors of them. A function of so many integers, compiled at once and
     not when it is first called, which may be in the middle of a training."""
     signature, flags = types.void(*[types.int64] * numbers), {"reassoc", "contract"}
-    return njit(signature, cache=True, error_model="numpy", boundscheck=False, nogil=True, fastmath=flags)
+    settings = {"error_model": "numpy", "boundscheck": False, "nogil": True, "fastmath": flags}
+    return lambda function: njit(signature, cache=True, **settings)(_named(function))
 
 
 @intrinsic

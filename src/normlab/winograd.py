@@ -106,8 +106,17 @@ def _share(kind, place):
 
 
 @compiled
-def _multiply(lanes, kind, a_, a_row, a_step, b_, b_step, c_, c_row, rows, depth, columns, add):
+def _multiply(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, rows, depth, columns, add):
     """c[rows, columns] = a · b, or += where it is to `add`."""
+    if numbers_in(kind) == 2 and columns == lanes:  # a word that is read is then multiplied twice: it takes as long
+        _multiply_by(EIGHT, kind, a, a_row, a_step, b, b_step, c, c_row, rows, depth, columns, add)
+    else:
+        _multiply_by(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, rows, depth, columns, add)
+
+
+@compiled
+def _multiply_by(lanes, kind, a_, a_row, a_step, b_, b_step, c_, c_row, rows, depth, columns, add):
+    """By vectors of so many lanes."""
     for k in range(0, 4 * columns, 8 * lanes):
         b, c, two, r = b_ + k, c_ + k, 4 * columns - k >= 8 * lanes, 0
         while r < rows:
@@ -220,8 +229,8 @@ def lanes_for(channels, filters):
 
 
 def kind_for(like, channels, filters):
-    """What is multiplied: pairs where they are faster, of bfloat16 and of two vectors of filters."""
-    fits = channels % 32 == filters % 32 == 0 and isinstance(like, np.uint16) and WIDEST == SIXTEEN
+    """What is multiplied: pairs where they are faster, of bfloat16 in whole vectors."""
+    fits = channels % 16 == filters % 16 == 0 and isinstance(like, np.uint16) and WIDEST == SIXTEEN
     return PAIR if fits and multiplies_pairs() else FLOAT
 
 
