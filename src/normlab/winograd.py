@@ -70,7 +70,7 @@ POINTS = [0, 1, -1, 2, -2]
 PAIR_POINTS = [0, 5 / 8, -5 / 8, 3 / 2, -3 / 2]  # of short fractions those that lose the fewest digits
 AT, G, BT = toom_cook(4, POINTS)
 PAIR_AT, PAIR_G, PAIR_BT = toom_cook(4, PAIR_POINTS)
-UP_AT, UP_G, UP_BT = toom_cook(2, [0, 1, -1])
+UP_AT, UP_G, UP_BT = toom_cook(2, [0, 1, -1])  # of pairs along columns, where a tile is two
 
 BLOCK = 24  # tiles in a block
 WHOLE = 1024  # pairs of a channel and a filter up to which all filters are multiplied at once
@@ -99,7 +99,7 @@ def _places(kind):
 
 @compiled
 def _share(kind, place):
-    """Of a place in an output of 1 everywhere."""
+    """What a place has in the transform of an output that is 1 everywhere; 0 in most."""
     if not ONES <= place < ONES + 6:
         return FLOAT
     return SHARES[place - ONES] if numbers_in(kind) == 1 else PAIR_SHARES[place - ONES]
