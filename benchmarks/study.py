@@ -106,16 +106,8 @@ def measure(case: Case, arguments: argparse.Namespace, name: str, arrays: Path, 
             ratios = [ours / theirs for ours, theirs in zip(rates[precision], rates[peer], strict=True)]
             there, here = statistics.median(rates[peer]), statistics.median(rates[precision])
             ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
-            cells = (
-                f"{case.width}K-4C3B-256D",
-                case.batch,
-                case.epochs,
-                precision,
-                peer,
-                f"{there:,.0f}",
-                f"{here:,.0f}",
-            )
-            print(f"| {' | '.join(map(str, cells))} | {ratio} |", flush=True)
+            what = f"{case.width}K-4C3B-256D | {case.batch} | {case.epochs} | {precision} | {peer}"
+            print(f"| {what} | {there:,.0f} | {here:,.0f} | {ratio} |", flush=True)
 
 
 def has_bfloat16(device: str) -> bool:

@@ -222,6 +222,7 @@ def test_a_damaged_jpeg_is_refused_or_decoded_as_pillow_does(monkeypatch: pytest
             return str(error)
 
     whole, generator = encoded(picture(0, (16, 16)), "JPEG"), np.random.default_rng(0)
+    assert decode._size_of_plain_jpeg(whole) == (16, 16)
     damaged = [whole[:stop] for stop in range(2, len(whole), 7)]
     for place, value in zip(generator.integers(2, len(whole), 300), generator.integers(0, 256, 300), strict=True):
         damaged.append(whole[:place] + bytes([value]) + whole[place + 1 :])

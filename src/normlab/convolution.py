@@ -58,16 +58,8 @@ class _Winograd(torch.autograd.Function):
         channels, filters = width // trials, len(weight) // trials
         scratch = weight.new_empty(winograd.scratch_floats(channels, filters))
         sizes = (images, *size, trials, channels, filters)
-        launch(
-            winograd.weight_gradient,
-            *_types(x.dtype, channels, filters),
-            x,
-            gradient,
-            of_weight,
-            of_bias,
-            scratch,
-            *sizes,
-        )
+        types, outputs = _types(x.dtype, channels, filters), (of_weight, of_bias)
+        launch(winograd.weight_gradient, *types, x, gradient, *outputs, scratch, *sizes)
         return of_input, of_weight, of_bias if ctx.has_bias else None, None
 
 

@@ -223,11 +223,8 @@ def normalize_adjoint(
 def scale_pixels(images_, index_, trials, batch, pixels, channels, scale_, offset_, x_):
     """x = scale · pixel + offset, [batch, pixels, trials · channels], of the images at `index` [trials, batch] of all
     [N, pixels, channels], which are uint8."""
-    index, scale, offset = (
-        values(index_, np.int64(0), trials * batch),
-        floats(scale_, channels),
-        floats(offset_, channels),
-    )
+    index = values(index_, np.int64(0), trials * batch)
+    scale, offset = floats(scale_, channels), floats(offset_, channels)
     size, row = pixels * channels, trials * channels
     for t in range(trials):
         for n in range(batch):
