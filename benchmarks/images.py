@@ -99,7 +99,7 @@ def fetch_seconds(name: str, home: str) -> float:
 
 def time_augmentation(data_set: str) -> None:
     """What rotation, shift and flip of every batch cost, beside the step they are part of; one thread."""
-    prepare_process(1)
+    prepare_process(1, "cpu")
     device, generator = torch.device("cpu"), np.random.default_rng(0)
     pixels, labels = generator.integers(0, 256, (512, 32, 32, 3), np.uint8), generator.integers(0, 10, 512)
     data = as_images(pixels, labels, pixels="unit", reference=pixels, device=device)

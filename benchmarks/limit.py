@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    prepare_process(1 if device == "cpu" else 2)
+    prepare_process(1 if device == "cpu" else 2, device)
     where = environment()
     print(f"{where['processor']}, {device}, torch {where['torch']}, commit {where['commit']}\n")
     library = "oneDNN" if device == "cpu" else "cuDNN"

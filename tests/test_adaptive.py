@@ -8,13 +8,14 @@ import pytest
 
 from normlab import datasets
 from normlab.adaptive import look_words, require_contrasts
+from normlab.answers import answers
 from normlab.errors import UsageError
 from normlab.plan import make_plan, wanted_trials
 from normlab.store import Store
 from normlab.study import Study
 from normlab.table import read_table
 from normlab.trial import TrialSpec
-from normlab.wording import verdict_words
+from normlab.wording import status_words, verdict_words
 from tests.conftest import Run
 from tests.test_table import fill, fingerprint, make_store
 
@@ -94,6 +95,30 @@ def test_what_comes_next_is_said_with_its_cost(tmp_path: Path, store: Store, fil
         r"at most 10 trials, about .*, to 8 seeds an arm",
         said,
     )
+
+
+def test_arms_of_the_same_trials_are_no_contrast_to_resolve(tmp_path: Path, store: Store, filled: None) -> None:
+    text = TEXT.replace(
+        "norm: [none, batch]\n  learning_rate: [1e-3, 0.1]", "activation: [relu, leaky_relu]\n  slope: [0.1, 0.2]"
+    )
+    study = make_study(tmp_path, text.replace("norm: [batch, none]", "slope: [0.1, 0.2]"))
+    fill(
+        store,
+        study,
+        lambda spec: 0.9 + 0.001 * spec.seed - 0.4 * (spec.activation == "leaky_relu" and spec.slope > 0.1),
+    )
+    table = read_table(study, store, fingerprint)
+    assert [record.verdict for record in table.contrasts] == ["same trials", "better"]
+    assert seeds_by_arm(study, store)["activation relu, slope 0.1"] == 3
+    assert "1 of 1 contrasts are resolved" in status_words(table)
+
+
+def test_an_open_contrast_says_what_is_missing_and_never_none(tmp_path: Path, store: Store, filled: None) -> None:
+    study = make_study(tmp_path)
+    fill(store, study, clear_at_the_large_rate, skip=range(1, 8))
+    table = read_table(study, store, fingerprint)
+    assert {record.verdict for record in table.contrasts} == {"n too small to say"}
+    assert not any("None" in sentence for sentence in answers(table))
 
 
 def test_without_contrasts_there_is_nothing_to_resolve(tmp_path: Path) -> None:

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
 
 from normlab.checkpoint import TrainingState, sealed
 from normlab.plan import make_plan
 from normlab.runner import RunSummary, run
 from normlab.store import Store
 from normlab.study import Study
-from normlab.train import Outcome, Progress, Stopped, train
+from normlab.train import Outcome, train
 from normlab.trial import TrialSpec, trial_id
+from normlab.watch import Progress, Stopped
 from tests.test_train import CPU, make_split, spec
 
 STEPS = 7  # an epoch: 50 images in batches of 8
@@ -202,6 +205,31 @@ def test_a_checkpoint_that_does_not_fit_the_network_is_passed_over(tmp_path: Pat
     assert bits(train([larger], make_split(), device=CPU, checkpoint=tmp_path)[0]) == bits(expected[0])
 
 
+@pytest.mark.fault(9)
+def test_a_checkpoint_with_the_random_numbers_of_another_kind_of_device_is_passed_over(tmp_path: Path) -> None:
+    specs = [spec(epochs=2, network="4K-1C1B-6D-Dropout0.5-3D")]
+    undisturbed(specs, tmp_path)
+    for path in tmp_path.glob("*/progress.json"):
+        tensors = safetensors.torch.load_file(path.with_name("state.safetensors"))
+        tensors["epoch.dropout.0.0"] = torch.zeros(16, dtype=torch.uint8)  # as long as that of a GPU
+        content = safetensors.torch.save(tensors)
+        path.with_name("state.safetensors").write_bytes(content)
+        path.write_text(sealed(TrainingState.model_validate_json(path.read_bytes()), content))
+    warnings: list[str] = []
+    assert resumed(specs, tmp_path, warnings)[1] == 0
+    assert "its random numbers are those of another kind of device" in warnings[0]
+
+
+def test_the_time_that_training_took_is_that_of_all_processes_that_had_a_part_in_it(tmp_path: Path) -> None:
+    specs = [spec(epochs=2)]
+    undisturbed(specs, tmp_path)
+    path = max(tmp_path.iterdir()) / "progress.json"
+    state = TrainingState.model_validate_json(path.read_bytes()).model_copy(update={"seconds": 1000.0})
+    path.write_text(sealed(state, path.with_name("state.safetensors").read_bytes()))
+    outcomes, _ = resumed(specs, tmp_path)
+    assert 1000 < outcomes[0].seconds < 1100
+
+
 def test_checkpoints_are_saved_no_more_often_than_asked_for(tmp_path: Path) -> None:
     train([spec(epochs=3)], make_split(), device=CPU, checkpoint=tmp_path / "c", checkpoint_seconds=1000)
     assert not (tmp_path / "c").exists()
@@ -300,7 +328,7 @@ def test_training_that_is_killed_goes_on_from_its_last_checkpoint(study: Study, 
     first = make_plan(study, killed).trials[0]
     script = (
         "import sys, pathlib, torch; from normlab.train import train; from normlab.worker import *\n"
-        "prepare_process(1); spec = TrialSpec.model_validate_json(sys.argv[1])\n"
+        "prepare_process(1, 'cpu'); spec = TrialSpec.model_validate_json(sys.argv[1])\n"
         "train([spec], load_split(spec), device=torch.device('cpu'), checkpoint=pathlib.Path(sys.argv[2]),\n"
         "      checkpoint_seconds=0)"
     )

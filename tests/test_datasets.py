@@ -12,6 +12,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,17 @@ def test_many_images_are_decoded_by_several_processes_in_order(places: Path, mon
     assert np.array_equal(datasets.load("folder:pets.zip").train_images, alone)
 
 
+def test_what_lies_in_the_current_folder_is_found_by_its_name_but_after_all_others(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (places / "work").mkdir()
+    monkeypatch.chdir(places / "work")
+    write_zip(places / "work" / "pets.zip", make_files(per_class=3))
+    assert len(datasets.load("folder:pets.zip").train_images) == 6
+    write_zip(places / "pets.zip", make_files(per_class=4))
+    assert len(datasets.load("folder:pets.zip").train_images) == 8
+
+
 @pytest.mark.fault(20)
 def test_a_damaged_cache_entry_is_made_again(places: Path) -> None:
     write_zip(places / "pets.zip", make_files())
@@ -251,6 +263,8 @@ def test_a_bad_image_is_an_error_that_names_it_or_is_left_out_on_request(places:
     assert images.skipped == ("train/cat/bad.jpg",)
     assert len(images.train_labels) == 8
     assert datasets.load("folder:pets.zip", image_size=8).skipped == images.skipped  # it was accepted once
+    info = datasets.describe("folder:pets.zip", image_size=8)
+    assert (info.train_counts, info.test_counts) == ((4, 4), (2, 2))
 
 
 def test_a_class_of_bad_images_alone_is_refused_whatever_is_allowed(places: Path) -> None:
@@ -475,6 +489,8 @@ def test_a_name_that_is_not_there_says_where_it_was_looked_for_and_what_is_near(
         datasets.load("folder:pest.zip")
     with pytest.raises(UsageError, match=r"write folder:pets\.zip"):
         datasets.load("pets.zip")
+    with pytest.raises(UsageError, match="there is no such file or folder"):
+        datasets.load("folder:~nobody-of-that-name/pets")
 
 
 # CIFAR-10
@@ -583,6 +599,14 @@ def server() -> Iterator[Callable[[bytes, int], str]]:
 
 CONTENT = bytes(range(256)) * 1000
 WANTED = Download(file="file.bin", url="", num_bytes=len(CONTENT), md5=hashlib.md5(CONTENT).hexdigest())
+
+
+def test_two_that_want_the_same_file_download_it_once(places: Path, server: Callable[..., str]) -> None:
+    wanted = replace(WANTED, url=server(CONTENT))
+    with ThreadPoolExecutor() as pool:
+        paths = list(pool.map(lambda _: fetch(wanted), range(4)))
+    assert {path.read_bytes() for path in paths} == {CONTENT}
+    assert server.state["ranges"] == [None]  # type: ignore[attr-defined]
 
 
 def test_an_interrupted_download_goes_on_where_it_stopped(places: Path, server: Callable[..., str]) -> None:

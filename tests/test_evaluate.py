@@ -50,6 +50,15 @@ def test_recomputed_statistics_are_those_of_the_training_images() -> None:
     assert torch.allclose(norm.running_var, x.var((0, 2, 3)), rtol=0.02)
 
 
+def test_a_small_last_batch_counts_for_no_more_than_its_images_in_recomputed_statistics() -> None:
+    data, model = images(252), network(norm="mean_only")  # batches of 250 and of 2
+    for norm in model.norms():
+        norm.train()
+    recompute_statistics(model, data, autocast=OFF)
+    x = model.block1_convolution1(data.inputs(torch.arange(252)[None]))
+    assert torch.allclose(model.norms()[0].running_mean, x.mean((0, 2, 3)), atol=1e-5)
+
+
 @pytest.mark.parametrize("norm", ["batch", "mean_only", "renorm", "renorm_unclipped"])
 def test_looking_at_other_statistics_leaves_the_network_as_it_was(norm: str) -> None:
     data, model = images(), network(norm=norm)

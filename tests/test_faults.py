@@ -150,7 +150,8 @@ def test_a_kill_between_writing_and_renaming_leaves_what_was_there_before(tmp_pa
 
 def write_one(folder: Path, what: str, number: int) -> None:
     """A result of its own, or a checkpoint after so many steps."""
-    from normlab.train import Stopped, train
+    from normlab.train import train
+    from normlab.watch import Stopped
     from tests.test_store import make_result
     from tests.test_train import CPU, make_split, spec
 
@@ -480,6 +481,22 @@ def test_one_trial_that_fails_stops_no_other_unless_that_was_asked_for(study: Pa
     fast = normlab("run", study, "-j", "1", "--cohort", "1", "--fail-fast", "--store", "other")
     assert fast.returncode == 1
     assert "trained 0 trials" in fast.stderr
+
+
+@pytest.mark.fault(39)
+def test_a_result_that_cannot_be_read_is_named_and_its_neighbours_are_trained(study: Path, normlab: Run) -> None:
+    study.write_text(STUDY.replace("[batch, renorm]", "[batch]").replace("seeds: 6", "seeds: 3").replace("14", "1"))
+    (trial_id, *others) = [trial.id for trial in make_plan(Study.load(study), Store(study.parent / "none")).trials]
+    path = study.parent / "normlab-store" / "trials" / trial_id / "result.json"
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    for trained in (2, 0):  # also when it is tried again
+        done = normlab("run", study, "--cohort", "3")
+        assert done.returncode == 1
+        assert f"trained {trained} trials" in done.stderr
+        assert f"failed {trial_id}" in done.stderr
+        assert "it is not a regular file" in done.stderr
+    assert all(Store(study.parent / "normlab-store").load(other) for other in others)
 
 
 def test_nothing_listens_and_nothing_calls_home(study: Path, tmp_path: Path, normlab: Run) -> None:

@@ -1,6 +1,7 @@
 """Networks: with one trial an ordinary module, with several each one by itself, and initial weights that pair arms."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from normlab import build_network, build_norm
 from normlab.activations import ACTIVATIONS
 from normlab.network import count_parameters
 from normlab.norms import NORMS
+from normlab.trial import ActivationKind, NormKind
 
 
 def test_one_trial_is_an_ordinary_network_of_the_papers_shape() -> None:
@@ -33,6 +35,11 @@ def test_every_norm_goes_with_every_activation_in_both_positions(norm: str, acti
         assert y.shape == (5, 6)
         y.sum().backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_every_name_that_a_study_may_write_has_a_layer_and_the_other_way_round() -> None:
+    assert set(get_args(NormKind)) == set(NORMS)
+    assert set(get_args(ActivationKind)) == set(ACTIVATIONS)
 
 
 def test_a_trial_sees_only_its_own_inputs() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from normlab.grid import contrasts
+from normlab.grid import contrasts, trials_by_arm
 from normlab.paper import (
     Claim,
     Paper,
@@ -26,6 +26,7 @@ from normlab.store import Store
 from normlab.study import Study
 from normlab.table import StudyTable, read_table
 from normlab.wording import seeds_words
+from tests.conftest import Run
 from tests.test_table import fingerprint, make_store
 
 PAPER = Paper.load()
@@ -48,8 +49,6 @@ class OneTable:
         (tmp_path / "example.yaml").write_text(TEXT)
         self._study = Study.load(tmp_path / "example.yaml")
         self.store = make_store(tmp_path / "store")
-        from normlab.grid import trials_by_arm
-
         for _, row in trials_by_arm(self._study, fingerprint):
             for trial in row:
                 scores = accuracy.get((trial.spec.norm, trial.spec.batch_size))
@@ -132,6 +131,23 @@ def test_equivalence_needs_an_interval_within_the_margin(tmp_path: Path) -> None
     assert verdict(tables, margin=0.01, **part)[0] == "supported"
     assert verdict(tables, margin=0.001, **part)[0] == "not resolved"
     assert verdict(OneTable(tmp_path / "far", EVERY), margin=0.01, **part)[0] == "contradicted"
+
+
+def test_nothing_is_decided_where_trials_ended_without_the_measurement(tmp_path: Path) -> None:
+    """A diverged trial has no gradients to compare, and is what a claim about exploding gradients is about."""
+    tables = OneTable(tmp_path, {key: value for key, value in EVERY.items() if key != ("none", 4)})
+    for _, row in trials_by_arm(tables.study("example"), fingerprint):
+        for trial in row:
+            if (trial.spec.norm, trial.spec.batch_size) == ("none", 4):
+                ended = Result(
+                    id=trial.id, spec=trial.spec, status="diverged", diverged_epoch=1, metrics={"num_test": 9}
+                )
+                tables.store.save(ended)
+    part: dict[str, Any] = {"metric": "dead_channels", "expects": "lower"}
+    assert verdict(tables, at={"batch_size": ("2",)}, **part)[0] == "supported"
+    found, reason = verdict(tables, at={"batch_size": ("4",)}, **part)
+    assert found == "not resolved"
+    assert "5 trials ended without this measurement" in reason
 
 
 def test_a_claim_waits_for_the_results_of_all_its_contrasts(tmp_path: Path) -> None:
@@ -242,6 +258,21 @@ def test_the_report_of_an_empty_store_says_what_is_missing(smoke_report: Path) -
     assert "Figure 8, cats and dogs could not be drawn" in page
     assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
     assert (smoke_report.parent / "studies" / "order" / "report.html").exists()
+
+
+def test_a_trial_that_two_studies_share_is_counted_once(smoke_report: Path) -> None:
+    counts = [
+        Tables(Store(Path("nowhere")), "smoke")(name).records().keys() for name in PAPER.studies if "cats" not in name
+    ]
+    assert f"0 of {len(set().union(*counts))} trials" in smoke_report.read_text()
+    assert len(set().union(*counts)) < sum(map(len, counts))
+
+
+def test_options_may_stand_before_the_verb_too(here: Run) -> None:
+    done = here("paper", "--scale", "smaller", "report")
+    assert (done.returncode, "scale 'smaller'" in done.stderr) == (2, True)
+    assert here("paper", "--scale", "smoke", "--store", "mine", "report").stdout.endswith("paper-smoke/report.html\n")
+    assert "scale paper;" in here("paper", "--scale", "paper").stdout
 
 
 def test_a_number_of_the_paper_is_held_against_one_further_run(tmp_path: Path) -> None:

@@ -56,6 +56,12 @@ def test_the_spread_of_gradients_is_the_ratio_of_their_sizes_over_depth() -> Non
     assert gradient_spread(model, images())[0] - before == pytest.approx(4, abs=0.01)
 
 
+def test_a_network_without_a_hidden_layer_is_trained_and_has_no_probes() -> None:
+    (outcome,) = train([spec(network="3D")], make_split(), device=CPU)
+    assert 0 <= outcome.metrics["test_accuracy"] <= 1
+    assert not {"dead_channels", "gradient_spread", "gradient_spread_initial"} & outcome.metrics.keys()
+
+
 def test_a_layer_without_a_gradient_has_vanished_and_one_without_a_number_has_no_spread() -> None:
     model = build_network("4K-1C1B-6D-5D", image_size=8, norm="none", activation="relu")
     with torch.no_grad():

@@ -214,6 +214,21 @@ def test_many_contrasts_of_one_pair_make_one_sentence(tmp_path: Path) -> None:
     assert "not resolved at learning rate 0.001 (n = 3)" in sentence
 
 
+def test_equivalence_is_never_said_without_its_margin_nor_for_places_of_another(tmp_path: Path) -> None:
+    wide = STUDY + "  - {norm: [batch, none], at: {learning_rate: 0.1}, margin: 5}\nmargin: 3\n"
+    (sentence,) = answer(tmp_path, lambda spec: 0.9 + 0.001 * spec.seed, wide)
+    assert "equivalent within ±3 points at learning rate 0.001 (n = 3)" in sentence
+    assert "equivalent within ±5 points at learning rate 0.1 (n = 3)" in sentence
+
+
+def test_how_much_wider_a_range_is_is_said_as_far_as_was_tried(tmp_path: Path) -> None:
+    text = STUDY.replace("[1e-3, 0.1]", "[1e-4, 1e-3, 1e-2]")
+    flat = answer(tmp_path / "open", lambda spec: 0.9 + 0.001 * spec.seed, text)[0]
+    assert "(within 5 points of the best, as far as was tried) is wider by +0 " in flat
+    hill = answer(tmp_path / "closed", lambda spec: 0.9 + 0.001 * spec.seed - 0.5 * (spec.learning_rate != 1e-3), text)
+    assert "(within 5 points of the best) is wider by" in hill[0]
+
+
 def test_a_study_of_one_arm_answers_with_its_mean(tmp_path: Path) -> None:
     text = "question: What does it reach?\nbase: {data: digits, network: 8K-2C2B-10D, epochs: 2}\n"
     table = make_table(tmp_path, text, lambda spec: 0.9 + 0.01 * spec.seed)

@@ -225,9 +225,15 @@ def test_a_difference_beyond_the_margin_is_never_equivalent() -> None:
 
 def test_holms_correction_is_the_one_worked_by_hand() -> None:
     # 0.01 · 4, 0.02 · 3, then 0.03 · 2 = 0.06 stays 0.06, then 0.04 · 1 may not fall below it
-    assert holm([0.04, 0.01, None, 0.03, 0.02]) == pytest.approx([0.06, 0.04, None, 0.06, 0.06], nan_ok=True)
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_a_test_that_cannot_be_made_yet_counts_as_one_of_its_family() -> None:
+    assert holm([0.03, None, None]) == [pytest.approx(0.09), None, None]
+    for later in (0.0, 0.5, 1.0):  # whatever it will say, what stands now is not too small
+        assert holm([0.03, later, None])[0] <= holm([0.03, None, None])[0]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
@@ -252,15 +258,29 @@ def test_the_seeds_needed_give_the_power_they_promise() -> None:
     assert power == pytest.approx(0.8, abs=0.03)
 
 
-def test_the_seeds_for_equivalence_give_the_power_they_promise() -> None:
+@pytest.mark.parametrize("true", [0.0, 0.2, -0.3])
+def test_the_seeds_for_equivalence_give_the_power_they_promise(true: float) -> None:
     generator = np.random.default_rng(1)
     x = generator.normal(0, 1, 400)
     x = (x - x.mean()) / x.std(ddof=1)
-    n = seeds_for_equivalence(welch_difference(x, x), 0.5)
+    n = seeds_for_equivalence(welch_difference(x + true, x), 0.5)
     assert n is not None
-    draws = generator.normal(0, 1, (1000, 2, n))
+    draws = generator.normal(0, 1, (1000, 2, n)) + np.array([[true], [0]])
     found = [equivalence_p(welch_difference(a, b), 0.5) for a, b in draws]
     assert np.mean([p is not None and p < 0.05 for p in found]) == pytest.approx(0.8, abs=0.05)
+
+
+def test_no_number_of_seeds_shows_equivalence_where_the_difference_is_beyond_the_margin() -> None:
+    assert seeds_for_equivalence(welch_difference([0.91, 0.92, 0.93], [0.90, 0.91, 0.92]), 0.005) is None
+
+
+def test_differences_that_are_equal_but_for_rounding_have_no_spread() -> None:
+    first = dict(enumerate([0.90, 0.91, 0.92, 0.93, 0.94]))
+    second = dict(enumerate([0.89, 0.90, 0.91, 0.92, 0.93]))
+    assert len({first[seed] - second[seed] for seed in first}) > 1
+    assert paired_difference(first, second).low is None
+    found = compare(first, second)
+    assert (found.method, verdict(found)) == ("Welch t", "not resolved")
 
 
 @pytest.mark.parametrize("case", ["paired", "one arm without spread", "Welch"])

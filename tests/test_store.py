@@ -291,6 +291,20 @@ def test_a_result_that_cannot_be_read_is_no_damaged_one_and_stays(store: Store) 
     assert store.load(result.id) is None
 
 
+@pytest.mark.fault(39)
+def test_a_folder_that_a_copy_left_without_its_result_gives_way_to_the_result(store: Store) -> None:
+    """As rsync leaves it when it is interrupted: it goes by name, and result.json comes last."""
+    first, second = make_result(0), make_result(1)
+    left = store.root / "trials" / first.id
+    left.mkdir()
+    (left / "details.json").write_text("half of it")
+    store.save_all([(first, {}), (second, {})])
+    assert store.load(first.id, details=True) == first
+    assert store.load(second.id, details=True) == second
+    (aside,) = (store.root / "trials").glob(".damaged-*")
+    assert (aside / "details.json").read_text() == "half of it"
+
+
 @pytest.mark.fault(41)
 def test_details_that_were_edited_by_hand_do_not_match_their_hash(store: Store) -> None:
     result = make_result()

@@ -295,6 +295,25 @@ def test_planned_contrasts_that_lost_their_levels_are_named_and_the_rest_is_expl
     assert study().dropped_contrasts == ()
 
 
+def test_a_planned_contrast_whose_place_is_gone_is_named_with_its_place() -> None:
+    at = TEXT.replace("norm: [batch, none]", "{norm: [batch, none], at: {learning_rate: 0.01}}")
+    assert study(at).dropped_contrasts == ()
+    assert study(at, overrides=["learning_rate=1e-4"]).dropped_contrasts == (
+        "norm: batch − none at learning_rate 0.01",
+    )
+
+
+def test_where_two_contrasts_meet_in_the_same_arms_the_one_with_more_to_say_of_the_place_counts_once() -> None:
+    both = TEXT.replace(
+        "  - norm: [batch, none]",
+        "  - {norm: [batch, none], at: {learning_rate: 0.01}, margin: 1}\n  - norm: [batch, none]",
+    )
+    assert [(c.label, c.margin) for c in contrasts(study(both))] == [
+        ("norm: batch − none at learning_rate 0.0001", None),
+        ("norm: batch − none at learning_rate 0.01", 0.01),
+    ]
+
+
 def test_a_folder_or_a_missing_file_is_not_a_study(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="it is a folder"):
         Study.load(tmp_path)

@@ -128,6 +128,14 @@ def test_diverged_trials_count_as_chance_and_are_counted(store: Store) -> None:
     assert (row["mean"], row["n"], row["diverged"], row["finished"], row["low"]) == (0.1, 3, 3, 0, None)
 
 
+def test_a_diverged_trial_has_no_score_in_what_its_network_has_not(store: Store) -> None:
+    """Without a norm there are no statistics to recompute; chance would be made up."""
+    study = make_study()
+    fill(store, study, noisy)
+    table = read_table(study, store, fingerprint, metric="test_accuracy_recomputed")
+    assert [arm.mean for arm in table.arms[:2]] == [None, None]
+
+
 def test_contrasts_are_welch_differences_with_the_measured_correlation(store: Store) -> None:
     study = make_study()
     fill(store, study, noisy)

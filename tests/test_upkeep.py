@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from normlab.errors import UsageError
+from normlab.files import read_bounded
 from normlab.store import Store
 from normlab.upkeep import check, export, merge
 from tests.conftest import Run
@@ -47,6 +48,28 @@ def test_a_check_finds_one_changed_byte_in_any_file_and_repair_sets_the_result_a
     assert check(store).damaged == {}
     assert make_result(0).id not in store.ids()
     assert list((store.root / "trials").glob(".damaged-*"))  # nothing is deleted
+
+
+@pytest.mark.fault(39)
+def test_what_this_user_may_not_read_is_named_and_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rights say nothing to root, who may run these tests."""
+    secret, merged = make_result(2).id, make_result(3)
+
+    def read(path: Path, most: int) -> bytes:
+        if secret in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_bounded(path, most)
+
+    other = Store(store.root.parent / "other")
+    other.require_writable()
+    other.save(make_result(2))
+    other.save(merged)
+    monkeypatch.setattr("normlab.upkeep.read_bounded", read)
+    assert list(check(store, repair=True).damaged.values()) == ["Permission denied"]
+    done = merge([other.root], store)
+    assert (done.there, done.added) == (1, 0)
+    monkeypatch.undo()
+    assert check(store).whole == 5
 
 
 @pytest.mark.fault(41)

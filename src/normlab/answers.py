@@ -45,7 +45,8 @@ def _line_sentence(table: StudyTable, pair: SensitivityContrast) -> str:
     higher = interval_words(pair.area.low, pair.area.high, signed=True)
     return (
         f"Over {words(pair.factor)}, {pair.label}: usable range (within {table.study.usable_within:g} points of the "
-        f"best) is wider by {wider} {axis_unit(pair.log, pair.factor)}, and {words(table.metric)} higher by "
+        f"best{', as far as was tried' * pair.is_open}) is wider by {wider} {axis_unit(pair.log, pair.factor)}, and "
+        f"{words(table.metric)} higher by "
         f"{100 * pair.area.difference:+.2f} points{f' {higher}' if higher else ''} on average ({runs}; exploratory)."
     )
 
@@ -60,12 +61,10 @@ def _group_sentence(start: str, pair: tuple[str, str, str], group: Sequence[Cont
     if len(group) == 1:
         return f"{start}{_sentence(group[0])}."
     by_verdict: dict[str, list[ContrastRecord]] = {}
-    for record in group:
-        by_verdict.setdefault(record.verdict, []).append(record)
-    parts = []
-    for verdict in VERDICTS:
-        if found := by_verdict.get(verdict, []):
-            parts.append(f"{verdict} at {_places(found)}{_extreme(found)}")
+    for record in sorted(group, key=lambda record: VERDICTS.index(record.verdict)):
+        margin = f" within ±{100 * (record.contrast.margin or 0):g} points" if record.verdict == "equivalent" else ""
+        by_verdict.setdefault(record.verdict + margin, []).append(record)
+    parts = [f"{verdict} at {_places(found)}{_extreme(found)}" for verdict, found in by_verdict.items()]
     return f"{start}{pair[1]} against {pair[2]} at {len(group)} settings: {'; '.join(parts)}."
 
 
@@ -132,7 +131,8 @@ def caveat(table: StudyTable) -> str:
         )
     elif len(table.contrasts) > 1:
         text += (
-            f", each by itself; verdicts go by p-values corrected after Holm for the {len(table.contrasts)} comparisons"
+            ", each by itself; verdicts go by p-values corrected after Holm for the "
+            f"{sum(not record.same_trials for record in table.contrasts)} comparisons"
         )
     text += ". Not resolved means that these runs cannot tell, not that there is no difference."
     ends = [end for arm in table.arms if arm.mean for end in (arm.mean.low, arm.mean.high) if end is not None]

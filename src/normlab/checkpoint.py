@@ -25,6 +25,7 @@ from normlab.files import write_folder
 from normlab.network import Network
 from normlab.optim import Optimizer
 from normlab.result import sha256
+from normlab.step import named_generators
 
 KEPT = 2  # the newest, and one to fall back on
 
@@ -112,6 +113,9 @@ def load(
                 _part(_moments(step.optimizer), "optimizer.")
             ):
                 raise ValueError("it does not fit the network, as after a change of the code")
+            states = {name: generator.get_state() for generator, name in named_generators(step.network)}
+            if within and _shapes(states) != _shapes({name: within[name] for name in states if name in within}):
+                raise ValueError("its random numbers are those of another kind of device")
         except (OSError, ValueError, safetensors.SafetensorError) as error:
             reason = (
                 "progress.json cannot be read" if isinstance(error, ValidationError) else " ".join(str(error).split())

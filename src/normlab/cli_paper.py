@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def _scale_and_store(command: Any) -> Any:
     for decorate in (
         click.option("--store", "store_path", metavar="FOLDER", help="Where results are kept. [normlab-store]"),
-        click.option("--scale", metavar="NAME", default="laptop", show_default=True, help="laptop, smoke or paper."),
+        click.option(
+            "--scale", metavar="NAME", default="laptop", show_default=True, help="laptop, smoke, paper or paper-jpeg."
+        ),
     ):
         command = decorate(command)
     return command
@@ -31,6 +33,8 @@ def paper(context: click.Context, store_path: str | None, scale: str, as_json: b
     """All studies of the paper: list them with their state, run them, report on its claims."""
     if context.invoked_subcommand is None:
         _list(scale, store_path, as_json)
+    else:  # what stands before a verb goes for it too
+        context.default_map = {context.invoked_subcommand: {"scale": scale, "store_path": store_path}}
 
 
 def _list(scale: str, store_path: str | None, as_json: bool) -> None:

@@ -24,7 +24,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print as JS
 @click.option("--repair", is_flag=True, help="Set damaged results aside, to be trained again; remove leftovers.")
 @_json_option
 def check(store_path: str | None, repair: bool, as_json: bool) -> int:
-    """Read every file of every result and compare its SHA-256. Exit code 1 where something is wrong."""
+    """Read every file of every result and compare its SHA-256. Exit code 1 where a result is damaged."""
     from normlab.upkeep import check as check_store
 
     place = open_store(store_path, existing=True)

@@ -107,7 +107,8 @@ class _Products(torch.autograd.Function):
 
 
 class Dropout(nn.Module):
-    """Inverted dropout of each trial's features by its own rate and its own generator: [N, T·F] → [N, T·F].
+    """Inverted dropout of each trial's features by its own rate and its own generator: [N, T·F] or
+    [N, T·C, H, W] → the same.
 
     `generators` is set for the time of training; without them masks come from torch's global generator.
     """
@@ -120,7 +121,7 @@ class Dropout(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or not any(self.rates):
             return x
-        features = x.view(x.shape[0], len(self.rates), -1)
+        features = x.reshape(x.shape[0], len(self.rates), -1)  # of maps too, whose channels lie last in memory
         shape_NF = (features.shape[0], features.shape[2])
         masks = []
         for rate, generator in zip(self.rates, self.generators, strict=True):

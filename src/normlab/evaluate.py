@@ -121,7 +121,8 @@ def evaluate_other_statistics(
 def recompute_statistics(
     network: Network, train: Images, *, autocast: torch.autocast, alive: Callable[[], None] = lambda: None
 ) -> None:
-    """Replaces moving averages by plain means of the batch statistics over training images, without augmentation."""
+    """Replaces moving averages by means of the batch statistics over training images, each batch by its number of them,
+    without augmentation."""
 
     def collect(index: torch.Tensor) -> tuple[torch.Tensor]:
         with autocast:
@@ -137,9 +138,9 @@ def recompute_statistics(
         alive()
         run(index)
         for total, average in zip(totals, averages, strict=True):
-            total += average
+            total += len(index) * average.double()
     for total, average in zip(totals, averages, strict=True):
-        average.copy_(total / len(batches))
+        average.copy_(total / sum(map(len, batches)))
 
 
 def image_order(data: Images) -> torch.Tensor:

@@ -11,7 +11,7 @@ from normlab.errors import UsageError
 from normlab.trial import TrialSpec, make_spec, trial_ids
 
 if TYPE_CHECKING:  # a study checks itself against its own grid
-    from normlab.study import Factor, Study
+    from normlab.study import ContrastSpec, Factor, Study
 
 MAX_ARMS = 20_000
 
@@ -114,21 +114,33 @@ def contrasts(study: "Study") -> tuple[Contrast, ...]:
     """The contrasts named in the study; without any whose levels are there, each level of each factor against its
     first, as exploratory."""
     everything = arms(study)
+    planned = {}  # by the arms: where two contrasts of a study meet, the one with more to say of the place counts
+    for named in sorted(study.contrasts, key=lambda named: len(named.at)):
+        for pair in _named_pairs(study, named, everything):
+            planned[pair.label, pair.best] = pair
+    if planned:
+        return tuple(planned.values())
     found: list[Contrast] = []
-    for named in study.contrasts:
-        margin = None if named.margin is None else named.margin / 100
-        at = dict(named.at)
-        if named.best is not None:  # one contrast for all levels of that factor
-            at[named.best] = (next(f for f in study.factors if f.name == named.best).levels[0].label,)
-        pairs = _pairs(everything, named.factor, named.first, named.second, at, planned=True, margin=margin)
-        found += [replace(pair, best=named.best) for pair in pairs]
-    if found:
-        return tuple(found)
     for factor in study.factors:
         first, *others = factor.levels
         for other in others:
             found += _pairs(everything, factor.name, other.label, first.label, {}, planned=False)
     return tuple(found)
+
+
+def without_arms(study: "Study") -> list["ContrastSpec"]:
+    """The contrasts named in the study of which no pair of arms is there."""
+    everything = arms(study)
+    return [named for named in study.contrasts if not any(_named_pairs(study, named, everything))]
+
+
+def _named_pairs(study: "Study", named: "ContrastSpec", everything: tuple[Arm, ...]) -> Iterator[Contrast]:
+    at = dict(named.at)
+    if named.best is not None:  # one contrast for all levels of that factor
+        at[named.best] = (next(f for f in study.factors if f.name == named.best).levels[0].label,)
+    margin = None if named.margin is None else named.margin / 100
+    for pair in _pairs(everything, named.factor, named.first, named.second, at, planned=True, margin=margin):
+        yield replace(pair, best=named.best)
 
 
 def _pairs(

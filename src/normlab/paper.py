@@ -107,6 +107,7 @@ class Finding:
     corrected: float | None  # after Holm
     outcome: Outcome
     seeds: int | None  # an arm that would settle it; None where nothing can be said
+    unmeasured: int = 0  # trials that ended without the metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,13 +192,15 @@ def _part_verdict(part: Part, found: Sequence[Finding]) -> Verdict:
 
 def _reason(verdict: Verdict, findings: Sequence[Finding], study: Study) -> str:
     if not findings:
-        return f"not at scale {study.scale}, which lacks what the claim is about"
+        return f"not decided at scale {study.scale}"
     missing = sum(finding.outcome == "no results" for finding in findings)
     if missing:
         return f"results are missing for {missing} of {len(findings)} contrasts"
     count = {word: sum(finding.outcome == word for finding in findings) for word in ("as claimed", "against")}
     text = f"{count['as claimed']} of {len(findings)} as claimed, {count['against'] or 'none'} against"
-    needs = [finding.seeds for finding in findings if finding.outcome == "not resolved"]
+    if unmeasured := sum(finding.unmeasured for finding in findings):
+        text += f"; {unmeasured} trials ended without this measurement, and nothing is decided without them"
+    needs = [finding.seeds for finding in findings if finding.outcome == "not resolved" and not finding.unmeasured]
     if verdict == "not resolved" and needs:
         known = [seeds for seeds in needs if seeds is not None]
         text += f"; needs {seeds_words(max(known))} seeds" if known and len(known) == len(needs) else ""
@@ -213,23 +216,22 @@ def _findings(part: Part, tables: Tables) -> list[Finding]:
     table = tables(part.study, part.metric)
     if part.reaches is not None:
         return [_reached(part, part.reaches, table)]
-    meant = [record for record in table.contrasts if part.meant(record)]
-    p_values = [(record.p, record.corrected_p) for record in meant]  # over all that the study planned
-    tests = [record.corrected_p for record in table.contrasts if record.contrast.planned]
+    family = [record for record in table.contrasts if record.contrast.planned and not record.same_trials]
     if part.expects == "equivalent":
-        raw = [equivalence_p(r.difference, part.margin) if r.difference else None for r in meant]
+        raw = [equivalence_p(r.difference, part.margin) if r.difference else None for r in family]
         tests = holm(raw)
-        p_values = list(zip(raw, tests, strict=True))
-    open_tests = sum(p is not None and p >= ALPHA for p in tests)
-    alpha = ALPHA / max(open_tests, 1)
-    return [_finding(part, record, *pair, alpha=alpha) for record, pair in zip(meant, p_values, strict=True)]
+    else:
+        raw, tests = [r.p for r in family], [r.corrected_p for r in family]
+    alpha = ALPHA / max(sum(p is None or p >= ALPHA for p in tests), 1)
+    found = zip(family, raw, tests, strict=True)
+    return [_finding(part, record, p, corrected, alpha=alpha) for record, p, corrected in found if part.meant(record)]
 
 
 def _finding(part: Part, record: ContrastRecord, p: float | None, corrected: float | None, *, alpha: float) -> Finding:
     difference = record.difference
     outcome = _outcome(part, record, corrected)
-    seeds = None
-    if outcome == "not resolved" and difference is not None:
+    seeds, unmeasured = None, _unmeasured(record)
+    if outcome == "not resolved" and difference is not None and not unmeasured:
         if part.expects == "equivalent":
             seeds = seeds_for_equivalence(difference, part.margin, alpha=alpha)
         else:
@@ -247,24 +249,35 @@ def _finding(part: Part, record: ContrastRecord, p: float | None, corrected: flo
         corrected=corrected,
         outcome=outcome,
         seeds=seeds,
+        unmeasured=unmeasured,
     )
 
 
 def _outcome(part: Part, record: ContrastRecord, corrected: float | None) -> Outcome:
     difference = record.difference
-    waiting = any(t.state not in ("finished", "diverged") for arm in (record.first, record.second) for t in arm.trials)
-    if difference is None or (waiting and min(difference.n_first, difference.n_second) < 2):
+    trials = [trial for arm in (record.first, record.second) for trial in arm.trials]
+    waiting = any(trial.state not in ("finished", "diverged") for trial in trials)
+    if waiting and (difference is None or min(difference.n_first, difference.n_second) < 2):
         return "no results"
-    if difference.low is None or difference.high is None:
+    if difference is None or difference.low is None or difference.high is None or _unmeasured(record):
         return "not resolved"
     resolved = corrected is not None and corrected < ALPHA
     if part.expects == "equivalent":
         if resolved:
             return "as claimed"
-        return "against" if difference.low > part.margin or difference.high < -part.margin else "not resolved"
+        is_beyond = difference.low > part.margin or difference.high < -part.margin
+        differs = record.corrected_p is not None and record.corrected_p < ALPHA
+        return "against" if is_beyond and differs else "not resolved"
     if not resolved:
         return "not resolved"
     return "as claimed" if (difference.difference > 0) == (part.expects == "higher") else "against"
+
+
+def _unmeasured(record: ContrastRecord) -> int:
+    """Trials of both arms that ended without this metric, as one that diverged has no probes. What they would say is
+    not in the others: nothing is decided without them."""
+    trials = [trial for arm in (record.first, record.second) for trial in arm.trials]
+    return sum(trial.state in ("finished", "diverged") and trial.score is None for trial in trials)
 
 
 def _reached(part: Part, value: float, table: StudyTable) -> Finding:

@@ -53,6 +53,10 @@ CAVEAT = (
     "planned contrasts of a study in one metric. Not resolved means that these runs cannot tell, not that there is no "
     "difference; the seeds it needs, for a power of 0.8, are as rough an estimate as the spread of so few runs."
 )
+OTHER_SCALE = (
+    "Other scales than the paper's differ from it in data, networks or length, see how below: they answer the claims "
+    "for their setting, not for the paper's."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +105,7 @@ def write_paper_report(paper: Paper, tables: Tables, folder: Path) -> Path:
             "scale": scale,
             "status": _status(read, tables),
             "caveat": CAVEAT,
+            "other_scale": OTHER_SCALE if tables.scale != "paper" else "",
             "claims": [_claim_row(judgement) for judgement in judgements],
             "numbers": [_number_row(comparison) for comparison in comparisons],
             "figures": figures,
@@ -279,12 +284,9 @@ def _unread(paper: Paper, tables: Tables) -> dict[str, str]:
 
 
 def _status(studies: Sequence[str], tables: Tables) -> str:
-    done = total = 0
-    for name in studies:
-        table = tables(name)
-        total += len(table.records())
-        done += table.count("finished") + table.count("diverged")
-    return f"{done} of {total} trials of {len(studies)} studies are done"
+    records = {key: record for name in studies for key, record in tables(name).records().items()}  # some share trials
+    done = sum(record.state in ("finished", "diverged") for record in records.values())
+    return f"{done} of {len(records)} trials of {len(studies)} studies are done"
 
 
 def _unit(metric: str) -> int:
@@ -391,7 +393,7 @@ def _markdown(values: Mapping[str, Any]) -> str:
     """The page as Markdown that shows the figures beside it."""
     parts = [f"# The paper's claims, tested at scale {values['scale']}", f"{values['status']}."]
     for title, key, after in (
-        ("Claims", "claims", values["caveat"]),
+        ("Claims", "claims", " ".join(filter(None, [values["caveat"], values["other_scale"]]))),
         ("The paper's numbers beside ours, in per cent", "numbers", ""),
     ):
         parts += [f"## {title}", markdown_table(values[key]), *([after] if after else [])]

@@ -202,15 +202,19 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        kind = torch.device(device).type
+        kind, index = torch.device(device).type, torch.device(device).index or 0
     except RuntimeError:
-        kind = "unknown"
+        kind, index = "unknown", 0
     if kind == "mps":
         raise UsageError(f"device '{device}': training sums in float64, which MPS does not have; write --device cpu")
     if kind != "cuda":
         raise UsageError(f"device '{device}' is not known; allowed: auto, cpu, cuda, cuda:N")
     if not torch.cuda.is_available():
         raise UsageError(f"device '{device}' is not available on this machine; write --device cpu")
+    if index >= torch.cuda.device_count():
+        raise UsageError(
+            f"device '{device}': this machine has {torch.cuda.device_count()}; write --device cuda:0 or --device cpu"
+        )
     return device
 
 

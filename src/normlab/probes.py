@@ -36,6 +36,8 @@ def watched_channels(network: Network) -> Iterator[Callable[[], list[float]]]:
         raise_peaks(inputs, highest[name])
 
     def dead() -> list[float]:
+        if not highest:  # nothing is activated
+            return [math.nan] * network.num_trials
         dead_TC = torch.cat([(peak <= 0).view(network.num_trials, -1) for peak in highest.values()], dim=1)
         return dead_TC.double().mean(1).tolist()
 
@@ -55,11 +57,14 @@ def gradient_spread(network: Network, train: Images) -> list[float]:
     ones) with batch statistics, without dropout.
 
     0 where gradients neither vanish nor explode over depth (after Glorot & Bengio 2010, fig. 7; Yang et al. 2019).
-    At most `VANISHED`, which it is where a layer gets no gradient at all; NaN where one is not finite.
+    At most `VANISHED`, which it is where a layer gets no gradient at all; NaN where one is not finite, or
+    no layer is hidden.
     """
     index = image_order(train)[: _num_images(train)]
     outputs: list[torch.Tensor] = []
     layers = [module for module in network.children() if isinstance(module, Convolution | Linear)][:-1]
+    if not layers:
+        return [math.nan] * network.num_trials
 
     def keep(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
         outputs.append(output if output.requires_grad else output.requires_grad_())

@@ -96,7 +96,7 @@ def step_seconds(spec: TrialSpec, trials: int, device: str, seconds: float) -> l
     from normlab.worker import prepare_process
 
     on_gpu = torch.device(device).type == "cuda"
-    prepare_process(1 if device == "cpu" else 2)
+    prepare_process(1 if device == "cpu" else 2, device)
     info = datasets.describe(spec.data, image_size=spec.image_size)
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (spec.batch_size, info.image_size, info.image_size, info.channels), np.uint8)

@@ -146,9 +146,11 @@ def _train(
     for data in sorted({(t.spec.data, t.spec.image_size or 0) for t in plan.missing()}):
         datasets.load(data[0], image_size=data[1] or None)  # decoded once, before any worker needs it
     store.require_writable()
-    for trial in plan.missing():
-        if plan.states[trial.id] == "failed":
-            store.set_aside_damaged(trial.id)
+    failed = [trial.id for trial in plan.missing() if plan.states[trial.id] == "failed"]
+    for trial_id in failed:
+        store.set_aside_damaged(trial_id)
+    unreadable = {trial_id: plan.reasons[trial_id] for trial_id in failed if store.has_result(trial_id)}
+    plan = replace(plan, trials=tuple(trial for trial in plan.trials if trial.id not in unreadable))
     runner = _Run(
         plan,
         store,
@@ -161,6 +163,7 @@ def _train(
         report=report,
         on_epoch=on_epoch,
     )
+    runner.summary.failures |= unreadable
     started = time.monotonic()
     try:
         pool.resize(min(workers, len(plan.missing())))

@@ -58,13 +58,15 @@ class Sensitivity:
 
 @dataclass(frozen=True, kw_only=True)
 class SensitivityContrast:
-    """Two lines over one numeric factor, the first minus the second; always exploratory."""
+    """Two lines over one numeric factor, the first minus the second; always exploratory. `is_open` where one of the
+    ranges reaches the end of what was tried, so that widths are those of their part in it."""
 
     factor: str
     label: str
     width: Difference
     area: Difference
     log: bool
+    is_open: bool
 
 
 @functools.lru_cache(maxsize=4)  # a report asks again and again
@@ -146,6 +148,7 @@ def sensitivity_contrasts(table: StudyTable, lines: Sequence[Sensitivity]) -> li
                     width=compare(first.widths, second.widths, level=table.level),
                     area=compare(first.areas, second.areas, level=table.level),
                     log=first.log,
+                    is_open=any(one.usable.open_low or one.usable.open_high for one in (first, second)),
                 )
     return list(found.values())
 

@@ -121,12 +121,16 @@ def welch_difference(first: Sequence[float], second: Sequence[float], *, level: 
 
 def paired_difference(first: Mapping[int, float], second: Mapping[int, float], *, level: float = LEVEL) -> Difference:
     """Mean difference over the seeds that both arms have, scores by seed, with the t interval of the n differences
-    (Student 1908). No interval with one shared seed, nor where all differences are equal. Raises ValueError without
-    a shared seed."""
+    (Student 1908). No interval with one shared seed, nor where all differences are equal, but for rounding. Raises
+    ValueError without a shared seed."""
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
         raise ValueError("the arms share no seed; allowed: at least one")
-    mean = mean_interval([first[seed] - second[seed] for seed in seeds], level=level)
+    differences = np.array([first[seed] - second[seed] for seed in seeds])
+    rounding = 4 * np.finfo(float).eps * max(abs(arm[seed]) for arm in (first, second) for seed in seeds)
+    if np.ptp(differences) <= rounding:
+        differences[:] = differences[0]
+    mean = mean_interval(differences.tolist(), level=level)
     return Difference(
         n_first=mean.n,
         n_second=mean.n,
@@ -237,12 +241,13 @@ def equivalence_p(difference: Difference, margin: float) -> float | None:
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """p-values corrected for their number by Holm's step-down method (1979), in the order given. The error rate over
-    the whole family is that of one test. None, a test that could not be made, stays None and counts for nothing."""
+    the whole family is that of one test. None, a test that cannot be made, or not yet, stays None and counts as one of
+    the family: its size must not depend on the results."""
     order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     highest = 0.0
     for rank, (p, i) in enumerate(order):
-        highest = max(highest, min(1.0, p * (len(order) - rank)))
+        highest = max(highest, min(1.0, p * (len(p_values) - rank)))
         corrected[i] = highest
     return corrected
 
@@ -261,13 +266,20 @@ def seeds_needed(difference: Difference, *, alpha: float = 0.05, power: float = 
 def seeds_for_equivalence(
     difference: Difference, margin: float, *, alpha: float = 0.05, power: float = 0.8
 ) -> int | None:
-    """Runs an arm at which two one-sided tests show equivalence within `margin` with probability `power`, if the means
-    are in truth equal and the variance is these arms' (normal approximation; Julious 2004, eq. 20)."""
-    if not difference.standard_error:
+    """Runs an arm at which two one-sided tests show equivalence within `margin` with probability `power`, if difference
+    and variance are in truth these (normal approximation; Julious 2004, section 5). None where the difference is not
+    within the margin, so that no number would."""
+    if not difference.standard_error or abs(difference.difference) >= margin:
         return None
-    z = special.ndtri(1 - alpha) + special.ndtri((1 + power) / 2)
-    runs = _runs(difference) * (difference.standard_error * z / margin) ** 2
-    return int(min(max(np.ceil(runs), 2), MAX_SEEDS))
+    runs, z = _runs(difference), special.ndtri(1 - alpha)
+
+    def found(m: int) -> float:
+        error = difference.standard_error * (runs / m) ** 0.5
+        return float(
+            sum(special.ndtr((margin - d) / error - z) for d in (difference.difference, -difference.difference)) - 1
+        )
+
+    return _smallest(lambda m: found(m) >= power)
 
 
 def smallest_difference(difference: Difference, *, alpha: float = 0.05, power: float = 0.8) -> float | None:

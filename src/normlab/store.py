@@ -71,11 +71,15 @@ class Store:
         """Writes results, each with its further files, as `save` does, in little more time than one of them."""
         contents = {self._folder(result.id): _content(result, files) for result, files in results}
         contents = {folder: content for folder, content in contents.items() if not _has_result(folder)}
+        for folder in contents:
+            if folder.exists():  # of a copy that was cut short before the result itself
+                self.set_aside(folder.name)
         try:
             write_folders(contents)
         except OSError:  # another runner was quicker with one of them, or the disk is full: what fits is kept
-            for folder, content in contents.items():
-                _write_result(folder, content)
+            failures = [error for one in contents.items() if (error := _write_result(*one))]
+            if failures:
+                raise failures[0] from None
         for result, _ in results:
             with contextlib.suppress(OSError):
                 (self.root / "failed" / f"{result.id}.json").unlink(missing_ok=True)
@@ -102,6 +106,10 @@ class Store:
         except (ValueError, OSError) as error:
             raise ValueError(f"{path} is damaged: {getattr(error, 'strerror', None) or error}") from None
         return result
+
+    def has_result(self, trial_id: str) -> bool:
+        """Whether there is one, readable or not."""
+        return _has_result(self._folder(trial_id))
 
     def set_aside_damaged(self, trial_id: str) -> None:
         """Moves a result out of the way if it is damaged now: another runner may have trained it again since that was
@@ -274,13 +282,15 @@ def _has_result(folder: Path) -> bool:
     return (folder / "result.json").exists()
 
 
-def _write_result(folder: Path, content: Mapping[str, bytes]) -> None:
+def _write_result(folder: Path, content: Mapping[str, bytes]) -> OSError | None:
+    """Returns why it could not be written, where there is no result in the end."""
     try:
         if not _has_result(folder):
             write_folder(folder, content)
-    except OSError:
+    except OSError as error:
         if not _has_result(folder):  # otherwise another runner was quicker: the same numbers
-            raise
+            return error
+    return None
 
 
 _GONE: set[str] = set()  # runners of other machines that were seen to be silent

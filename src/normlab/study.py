@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from normlab.errors import UsageError, nearest, unknown
-from normlab.grid import arms
+from normlab.grid import arms, without_arms
 from normlab.strict_yaml import MAX_BYTES, Value, read_yaml
 from normlab.trial import SETTINGS, allowed, in_yaml, is_active, make_spec
 
@@ -82,10 +82,12 @@ class Study:
 
     @property
     def dropped_contrasts(self) -> tuple[str, ...]:
-        """Planned contrasts whose levels a scale or an override took away, such as `norm: batch − none`."""
-        labels = {factor.name: {level.label for level in factor.levels} for factor in self.factors}
+        """Planned contrasts whose arms are not there, as where a scale or an override took a level away, such as
+        `norm: batch − none at learning_rate 0.01`."""
         return tuple(
-            f"{c.factor}: {c.first} − {c.second}" for c in self.contrasts if not {c.first, c.second} <= labels[c.factor]
+            f"{c.factor}: {c.first} − {c.second}"
+            + "".join(f" at {factor} {' or '.join(labels)}" for factor, labels in c.at.items())
+            for c in without_arms(self)
         )
 
     def where(self, key: str) -> str:

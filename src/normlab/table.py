@@ -41,6 +41,7 @@ from normlab.study import Study
 from normlab.trial import TrialSpec
 
 PROBES = ("dead_channels", "gradient_spread", "gradient_spread_initial")  # metrics without a chance level
+OF_NORMS = ("test_accuracy_recomputed", "test_accuracy_batch")  # measured where a norm keeps statistics
 
 State = Literal["finished", "diverged", "running", "missing", "failed", "damaged"]
 STATES: tuple[State, ...] = ("finished", "diverged", "running", "missing", "failed", "damaged")
@@ -123,9 +124,8 @@ class ContrastRecord:
             return "better" if self.sequential.higher else "worse"
         if self.sequential is None:
             return verdict(self.difference, self.corrected_p, self.corrected_equivalence_p)
-        if self.sequential == "ended":  # the one look at which equivalence is tested
-            return verdict(self.difference, 1.0, self.corrected_equivalence_p)
-        return "not resolved"
+        # Equivalence is tested at one look, the last.
+        return verdict(self.difference, 1.0, self.corrected_equivalence_p if self.sequential == "ended" else None)
 
     @property
     def best_levels(self) -> tuple[str, str] | tuple[None, None]:
@@ -223,8 +223,11 @@ def read_table(
 
 
 def _followed(study: Study, rows: Mapping[str, Sequence[TrialRecord]], alpha: float) -> Progress:
-    """Where a study that adds seeds stands, by its planned contrasts, or by all where none was planned."""
+    """Where a study that adds seeds stands, by its planned contrasts, or by all where none was planned; not by those of
+    the same trials."""
+    ids = {label: [record.trial.id for record in row] for label, row in rows.items()}
     pairs = {c.label: (c.first.label, c.second.label) for c in contrasts(study)}
+    pairs = {label: (first, second) for label, (first, second) in pairs.items() if ids[first] != ids[second]}
     scores = {label: [record.score for record in row] for label, row in rows.items()}
     return follow(study.looks, pairs, scores, alpha=alpha)
 
@@ -269,7 +272,7 @@ def _unfinished(trial: Trial, store: Store, failures: Mapping[str, str]) -> Tria
 def _scored(trial: Trial, result: Result, metric: str) -> TrialRecord:
     value = result.metrics.get(metric)
     diverged = result.status == "diverged"
-    if value is None and (not diverged or metric in PROBES):
+    if value is None and (not diverged or metric in PROBES or (metric in OF_NORMS and trial.spec.norm == "none")):
         return TrialRecord(trial=trial, state=result.status, result=result, reason=f"{metric} was not measured")
     if not diverged and not (isinstance(value, int | float) and math.isfinite(value)):
         raise ValueError(f"the result of {trial.id} is damaged: its {metric} is {value!r}")
@@ -326,20 +329,22 @@ def _held_out(arm: ArmRecord, seeds: Sequence[int], level: float) -> ArmRecord:
 
 
 def _corrected(records: tuple[ContrastRecord, ...], alpha: float) -> tuple[ContrastRecord, ...]:
-    """With p-values, corrected within the planned contrasts and, apart from them, within the exploratory ones. Arms of
-    the same trials are no comparison, and count for nothing."""
+    """With p-values, corrected within the planned contrasts and, apart from them, within the exploratory ones: for all
+    of a family, also those that have no results yet. Arms of the same trials are no comparison, and count for nothing.
+    """
     corrected: dict[int, ContrastRecord] = {}
     for planned in (True, False):
-        family = [record for record in records if record.contrast.planned == planned]
-        tests = [None if r.difference is None or r.same_trials else r.difference for r in family]
-        raw = [t_test_p(test) if test else None for test in tests]
-        margins = [r.contrast.margin for r in family]
-        alike = [equivalence_p(t, m) if t and m else None for t, m in zip(tests, margins, strict=True)]
-        still_open = sum(p is not None and p >= alpha for p in holm(raw))
-        for r, p, q, e in zip(family, raw, holm(raw), holm(alike), strict=True):
-            share = alpha / max(still_open, 1)
-            corrected[id(r)] = replace(r, p=p, corrected_p=q, corrected_equivalence_p=e, alpha=share)
-    return tuple(corrected[id(r)] for r in records)
+        family = [record for record in records if record.contrast.planned == planned and not record.same_trials]
+        raw = [t_test_p(r.difference) if r.difference else None for r in family]
+        tested = holm(raw)
+        share = alpha / max(sum(p is None or p >= alpha for p in tested), 1)
+        for r, p, q in zip(family, raw, tested, strict=True):
+            corrected[id(r)] = replace(r, p=p, corrected_p=q, alpha=share)
+        bounded = [(r, r.contrast.margin) for r in family if r.contrast.margin]
+        alike = holm([equivalence_p(r.difference, margin) if r.difference else None for r, margin in bounded])
+        for (r, _), e in zip(bounded, alike, strict=True):
+            corrected[id(r)] = replace(corrected[id(r)], corrected_equivalence_p=e)
+    return tuple(corrected.get(id(r), r) for r in records)
 
 
 def _key(arm: Arm) -> tuple[tuple[str, str], ...]:

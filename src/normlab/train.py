@@ -10,33 +10,24 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from normlab.batches import Images, as_images, draw_batches, examples_per_epoch
-from normlab.checkpoint import TrainingState, load, save
+from normlab.checkpoint import TrainingState, load
 from normlab.datasets.split import Split
 from normlab.evaluate import Evaluation, confident_mistakes, evaluate, evaluate_other_statistics
+from normlab.graphs import Replayed
 from normlab.network import Network
 from normlab.probes import gradient_spread, trials_at_once, watched_channels
 from normlab.result import Details
 from normlab.schedules import learning_rates
 from normlab.step import Step, make_network, named_generators, take_over, weights_of
 from normlab.trial import TrialSpec, trial_id
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """A glance at a running cohort: images trained of all, and the latest loss and accuracy, means over its trials."""
-
-    done_images: int
-    total_images: int
-    resumed_images: int  # of those done, what an earlier process did
-    loss: float | None  # None before there is one in this process
-    accuracy: float | None  # of the last test evaluation
+from normlab.watch import Progress, Watch
 
 
 @dataclass(kw_only=True)
@@ -51,12 +42,35 @@ class Outcome:
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: the time was over
-    """Training stopped between two steps because of its deadline; its checkpoint, if any, holds what was done."""
+@dataclass(frozen=True, kw_only=True)
+class _Cohort:
+    """What is trained together, from the first step to the last."""
+
+    specs: Sequence[TrialSpec]
+    train_set: Images
+    test_set: Images
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Of one trial."""
+        return examples_per_epoch(self.specs[0], len(self.train_set))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.images_per_epoch / self.specs[0].batch_size)
+
+    @cached_property
+    def rates_TS(self) -> np.ndarray:  # noqa: N802 - axes, as in the names of tensors
+        """Learning rates by trial and step."""
+        return np.stack([learning_rates(spec, self.steps_per_epoch) for spec in self.specs])
+
+    def make_step(self, members: Sequence[int]) -> Step:
+        """Of these trials of the cohort: those that have diverged may have left it."""
+        some = [self.specs[trial] for trial in members]
+        return Step(some, make_network(some, self.train_set, self.steps_per_epoch * some[0].epochs), self.train_set)
 
 
 CURVES = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "learning_rate")
-PROGRESS_SECONDS = 0.5
 
 
 def train(
@@ -85,134 +99,66 @@ def train(
     before a step is done.
     """
     began, spec = time.monotonic(), specs[0]
-    train_set, test_set = _place(split, spec, device)
-    steps_per_epoch = math.ceil(examples_per_epoch(spec, len(train_set)) / spec.batch_size)
-    rates_TS = np.stack([learning_rates(s, steps_per_epoch) for s in specs])
-    total_images = examples_per_epoch(spec, len(train_set)) * spec.epochs * len(specs)
-    ids = [trial_id(s) for s in specs]
-
-    def make_step(members: Sequence[int]) -> Step:
-        """Of these trials of the cohort: those that have diverged may have left it."""
-        some = [specs[trial] for trial in members]
-        return Step(some, make_network(some, train_set, steps_per_epoch * spec.epochs), train_set)
-
-    fits = partial(_is_between_steps, specs=specs, num_images=len(train_set), steps_per_epoch=steps_per_epoch)
-    resumed = load(checkpoint, ids, make_step, warn, fits) if checkpoint else None
-    if resumed is not None:
-        training_step, state, within = resumed
-    else:
-        training_step = make_step(range(len(specs)))
-        state, within = _initial_state(ids, _gradient_spread(training_step, train_set, make_step)), {}
-    glance = partial(Progress, total_images=total_images, resumed_images=state.images)
-    latest = glance(done_images=state.images, loss=None, accuracy=state.accuracy)
-    began -= state.seconds
-    last_report, last_save, evaluation = 0.0, time.monotonic(), None
+    cohort = _place(specs, split, device)
+    step, state, within = _begun(cohort, checkpoint, warn)
+    watch = Watch(
+        state=state, total_images=cohort.images_per_epoch * spec.epochs * len(specs), began=began - state.seconds,
+        report=report, checkpoint=checkpoint, checkpoint_seconds=checkpoint_seconds, deadline=deadline, is_over=is_over,
+        warn=warn,
+    )  # fmt: skip
+    run, evaluation = step.runner(), None
     measured: dict[str, list[float | None]] = {}
-
-    def sign_of_life() -> None:
-        """Repeats the latest glance while something takes long, such as an evaluation."""
-        nonlocal last_report
-        if time.monotonic() - last_report > PROGRESS_SECONDS:
-            last_report = time.monotonic()
-            report(latest)
-
-    run = training_step.runner()
-
-    def pause(within: Callable[[], dict[str, torch.Tensor]] = dict) -> None:
-        """Saves where training stands, and within an epoch, if that is due, and stops it if its time is over."""
-        nonlocal last_save
-        now, stop = time.monotonic(), is_over() or (deadline is not None and time.time() > deadline)
-        state.seconds = now - began
-        if checkpoint and (stop or now - last_save >= checkpoint_seconds):
-            try:
-                save(checkpoint, training_step, state, within())
-            except OSError as error:  # a full disk costs the way back, not the training
-                warn(f"checkpoint {checkpoint}: cannot be written ({error.strerror}); training goes on without it")
-            last_save = time.monotonic()
-        if stop:
-            raise Stopped
-
     for epoch in range(state.epoch + 1, spec.epochs + 1):
-        network, some = training_step.network, [specs[trial] for trial in state.members]
-        network.train()
-        training_step.begin(epoch)
-        rates_ST = torch.from_numpy(rates_TS[state.members].T).to(device)
-        losses_T = torch.zeros(len(some), dtype=torch.float64, device=device)
-        correct_T = torch.zeros(len(some), dtype=torch.int64, device=device)
-        first, seen = state.steps - state.epoch * steps_per_epoch, state.seen
-        if first:  # the middle of an epoch, from a checkpoint
-            losses_T.copy_(within["losses"])
-            correct_T.copy_(within["correct"])
-            for generator, name in named_generators(network):
-                generator.set_state(within[name])
-        for index_TB, warps_TB4 in draw_batches(train_set, some, epoch, skip=first):
-            size = index_TB.shape[1]
-            loss_T, hits_T = run(index_TB, warps_TB4, rates_ST[state.steps])
-            losses_T += loss_T * size
-            correct_T += hits_T
-            seen += size
-            state.steps += 1
-            state.images += size * len(specs)
-            if time.monotonic() - last_report > PROGRESS_SECONDS:
-                last_report = time.monotonic()
-                # A GPU is given one step after the other, and asked nothing before an epoch ends.
-                loss = latest.loss if losses_T.is_cuda else float(losses_T.mean()) / seen
-                latest = glance(done_images=state.images, loss=loss, accuracy=state.accuracy)
-                report(latest)
-            if state.steps < epoch * steps_per_epoch:
-                state.seen = seen
-                pause(partial(_within_epoch, network, losses_T, correct_T))
-
-        latest = glance(done_images=state.images, loss=float(losses_T.mean()) / seen, accuracy=state.accuracy)
+        losses, accuracies = _train_epoch(cohort, step, run, state, within, watch)
         evaluation = None
         if epoch % spec.evaluate_every == 0 or epoch == spec.epochs:
-            network.eval()
-            with watched_channels(network) if epoch == spec.epochs else nullcontext(list) as dead:
-                evaluation = evaluate(network, test_set, autocast=training_step.autocast, alive=sign_of_life)
+            step.network.eval()
+            with watched_channels(step.network) if epoch == spec.epochs else nullcontext(list) as dead:
+                evaluation = evaluate(step.network, cohort.test_set, autocast=step.autocast, alive=watch.alive)
                 measured["dead_channels"] = _finite_all(dead())
             state.accuracy = float(evaluation.accuracy.mean())
-        losses, accuracies = (losses_T / seen).tolist(), (correct_T.double() / seen).tolist()
-        for trial, row in _ended(state, network, epoch, losses, accuracies, evaluation):
-            row["learning_rate"] = float(rates_TS[trial, state.steps - 1])
+        for trial, row in _ended(state, step.network, epoch, losses, accuracies, evaluation):
+            row["learning_rate"] = float(cohort.rates_TS[trial, state.steps - 1])
             for name, value in row.items():
                 state.curves[trial][name].append(value)
             on_epoch(trial, row)
         if epoch == spec.epochs or None not in state.diverged_epochs:
             break
-
         living = [trial for trial in state.members if state.diverged_epochs[trial] is None]
         if 2 * len(living) <= len(state.members):  # the others cost as much and mean nothing any more
-            places = [state.members.index(trial) for trial in living]
-            narrower = make_step(living)
-            take_over(training_step, narrower, places)
-            training_step = narrower
-            run = training_step.runner()
-            state.members = living
+            step = _narrowed(cohort, step, state, living)
+            run = step.runner()
         state.epoch, state.seen = epoch, 0
-        pause()
+        watch.pause(step)
 
     del run  # and the memory of its replays
-    measured |= _other_accuracies(training_step, train_set, test_set, spec.batch_size, sign_of_life)
-    members = state.members
-    measured["gradient_spread"] = _finite_all(
-        _gradient_spread(training_step, train_set, lambda at: make_step([members[place] for place in at]), sign_of_life)
-    )
-    outcomes = _outcomes(state, training_step.network, test_set, evaluation, measured, split.classes)
+    measured |= _other_accuracies(step, cohort, watch.alive)
+    measured["gradient_spread"] = _finite_all(_gradient_spread(step, cohort, state.members, watch.alive))
+    outcomes = _outcomes(state, step.network, cohort.test_set, evaluation, measured, split.classes)
     for outcome in outcomes:
-        outcome.seconds = time.monotonic() - began
+        outcome.seconds = time.monotonic() - watch.began
     return outcomes
 
 
-def _place(split: Split, spec: TrialSpec, device: torch.device) -> tuple[Images, Images]:
-    reference = split.train_images
-    train_set = as_images(reference, split.train_labels, pixels=spec.pixels, reference=reference, device=device)
-    test_set = as_images(split.test_images, split.test_labels, pixels=spec.pixels, reference=reference, device=device)
-    return train_set, test_set
+# --- where it begins --------------------------------------------------------------------------------------------------
 
 
-def _within_epoch(network: Network, losses_T: torch.Tensor, correct_T: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What a checkpoint holds of an epoch under way."""
-    return {"losses": losses_T, "correct": correct_T} | {n: g.get_state() for g, n in named_generators(network)}
+def _place(specs: Sequence[TrialSpec], split: Split, device: torch.device) -> _Cohort:
+    pixels, reference = specs[0].pixels, split.train_images
+    train_set = as_images(reference, split.train_labels, pixels=pixels, reference=reference, device=device)
+    test_set = as_images(split.test_images, split.test_labels, pixels=pixels, reference=reference, device=device)
+    return _Cohort(specs=specs, train_set=train_set, test_set=test_set)
+
+
+def _begun(
+    cohort: _Cohort, checkpoint: Path | None, warn: Callable[[str], None]
+) -> tuple[Step, TrainingState, Mapping[str, torch.Tensor]]:
+    """The step, the state and what there is of the epoch under way: of a checkpoint, or of the beginning."""
+    ids, members = [trial_id(spec) for spec in cohort.specs], range(len(cohort.specs))
+    if checkpoint and (found := load(checkpoint, ids, cohort.make_step, warn, partial(_is_between_steps, cohort))):
+        return found
+    step = cohort.make_step(members)
+    return step, _initial_state(ids, _gradient_spread(step, cohort, members)), {}
 
 
 def _initial_state(ids: list[str], spread: Sequence[float]) -> TrainingState:
@@ -225,16 +171,14 @@ def _initial_state(ids: list[str], spread: Sequence[float]) -> TrainingState:
     )
 
 
-def _is_between_steps(
-    state: TrainingState, *, specs: Sequence[TrialSpec], num_images: int, steps_per_epoch: int
-) -> bool:
+def _is_between_steps(cohort: _Cohort, state: TrainingState) -> bool:
     """Whether a state is one that this training passes through before its end."""
-    first = state.steps - state.epoch * steps_per_epoch
+    specs, first = cohort.specs, state.steps - state.epoch * cohort.steps_per_epoch
     return (
         0 <= state.epoch < specs[0].epochs
-        and 0 <= first < steps_per_epoch
+        and 0 <= first < cohort.steps_per_epoch
         and state.seen == first * specs[0].batch_size
-        and state.images == (state.epoch * examples_per_epoch(specs[0], num_images) + state.seen) * len(specs)
+        and state.images == (state.epoch * cohort.images_per_epoch + state.seen) * len(specs)
         and bool(state.members)
         and state.members == sorted(set(state.members) & set(range(len(specs))))
         and all(d is not None or t in state.members for t, d in enumerate(state.diverged_epochs))
@@ -242,6 +186,66 @@ def _is_between_steps(
         and all(set(curves) == set(CURVES) and len(set(map(len, curves.values()))) == 1 for curves in state.curves)
         and all(len(values) == len(specs) for values in state.measured.values())
     )
+
+
+# --- an epoch ---------------------------------------------------------------------------------------------------------
+
+
+def _train_epoch(
+    cohort: _Cohort,
+    step: Step,
+    run: Replayed,
+    state: TrainingState,
+    within: Mapping[str, torch.Tensor],
+    watch: Watch,
+) -> tuple[list[float], list[float]]:
+    """What is left of the epoch after `state.epoch`, of which a checkpoint held `within`. Returns its mean training
+    loss and accuracy by trial of the network."""
+    epoch, device, some = state.epoch + 1, cohort.train_set.labels.device, [cohort.specs[t] for t in state.members]
+    step.network.train()
+    step.begin(epoch)
+    rates_ST = torch.from_numpy(cohort.rates_TS[state.members].T).to(device)
+    losses_T = torch.zeros(len(some), dtype=torch.float64, device=device)
+    correct_T = torch.zeros(len(some), dtype=torch.int64, device=device)
+    first = state.steps - state.epoch * cohort.steps_per_epoch
+    if first:  # the middle of an epoch, from a checkpoint
+        losses_T.copy_(within["losses"])
+        correct_T.copy_(within["correct"])
+        for generator, name in named_generators(step.network):
+            generator.set_state(within[name])
+
+    def under_way() -> dict[str, torch.Tensor]:
+        """What a checkpoint holds of this epoch."""
+        states = {name: generator.get_state() for generator, name in named_generators(step.network)}
+        return {"losses": losses_T, "correct": correct_T} | states
+
+    def mean_loss() -> float:
+        return float(losses_T.mean()) / state.seen
+
+    for index_TB, warps_TB4 in draw_batches(cohort.train_set, some, epoch, skip=first):
+        loss_T, hits_T = run(index_TB, warps_TB4, rates_ST[state.steps])
+        losses_T += loss_T * index_TB.shape[1]
+        correct_T += hits_T
+        state.seen += index_TB.shape[1]
+        state.steps += 1
+        state.images += index_TB.shape[1] * len(cohort.specs)
+        # A GPU is given one step after the other, and asked nothing before an epoch ends.
+        watch.alive(None if losses_T.is_cuda else mean_loss)
+        if state.steps < epoch * cohort.steps_per_epoch:
+            watch.pause(step, under_way)
+    watch.loss = mean_loss()
+    return (losses_T / state.seen).tolist(), (correct_T.double() / state.seen).tolist()
+
+
+def _narrowed(cohort: _Cohort, wider: Step, state: TrainingState, living: list[int]) -> Step:
+    """A step of these members alone, where they are."""
+    step = cohort.make_step(living)
+    take_over(wider, step, [state.members.index(trial) for trial in living])
+    state.members = living
+    return step
+
+
+# --- what it measured -------------------------------------------------------------------------------------------------
 
 
 def _ended(
@@ -284,33 +288,29 @@ def _finite_all(values: Sequence[float]) -> list[float | None]:
 
 
 def _gradient_spread(
-    step: Step,
-    train_set: Images,
-    make_step: Callable[[Sequence[int]], Step],
-    alive: Callable[[], None] = lambda: None,
+    step: Step, cohort: _Cohort, members: Sequence[int], alive: Callable[[], None] = lambda: None
 ) -> list[float]:
-    """Of all trials of a step, few at once where a batch's activations are large; `make_step` gives a step of the
-    trials at some places."""
-    at_once = trials_at_once(train_set)
-    if step.network.num_trials <= at_once or train_set.labels.is_cuda:
+    """Of the trials of a step, which are these members of the cohort; few at once where a batch's activations are
+    large."""
+    train_set, at_once = cohort.train_set, trials_at_once(cohort.train_set)
+    if len(members) <= at_once or train_set.labels.is_cuda:
         return gradient_spread(step.network, train_set)
     spreads = []
-    for first in range(0, step.network.num_trials, at_once):
+    for first in range(0, len(members), at_once):
         alive()
-        places = range(first, min(first + at_once, step.network.num_trials))
-        some = make_step(places)
+        places = range(first, min(first + at_once, len(members)))
+        some = cohort.make_step([members[place] for place in places])
         take_over(step, some, places)
         spreads += gradient_spread(some.network, train_set)
     return spreads
 
 
-def _other_accuracies(
-    step: Step, train_set: Images, test_set: Images, batch_size: int, alive: Callable[[], None]
-) -> dict[str, list[float | None]]:
+def _other_accuracies(step: Step, cohort: _Cohort, alive: Callable[[], None]) -> dict[str, list[float | None]]:
     """Test accuracies with other statistics than the moving averages, by trial of the network."""
     others = evaluate_other_statistics(
-        step.network, train_set, test_set, batch_size=batch_size, autocast=step.autocast, alive=alive
-    )
+        step.network, cohort.train_set, cohort.test_set, batch_size=cohort.specs[0].batch_size, autocast=step.autocast,
+        alive=alive,
+    )  # fmt: skip
     return {f"test_accuracy_{name}": _finite_all(other.accuracy.tolist()) for name, other in others.items()}
 
 

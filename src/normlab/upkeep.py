@@ -46,7 +46,7 @@ def check(store: Store, *, repair: bool = False) -> Check:
             found.whole += 1
         except (ValueError, OSError) as error:
             found.damaged[str(folder)] = _line(error)
-            if repair:
+            if repair and not isinstance(error, PermissionError):  # what this user may not read may be whole
                 store.set_aside(name)
     finished = set(store.ids())
     places = [
@@ -145,6 +145,9 @@ def _add(store: Store, name: str, content: dict[str, bytes], done: Merge) -> Non
     folder = store.root / "trials" / name
     try:
         present = _require_whole(name, _reader(folder))
+    except PermissionError as error:  # it may be whole
+        done.damaged[str(folder)] = _line(error)
+        return
     except (ValueError, OSError):
         store.set_aside(name)  # nothing, or one that is damaged
         write_folder(folder, content)

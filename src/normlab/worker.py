@@ -36,8 +36,9 @@ import torch
 from normlab import datasets
 from normlab.datasets.split import Split, split_images
 from normlab.result import details_to_tree
-from normlab.train import Progress, Stopped, train
+from normlab.train import train
 from normlab.trial import TrialSpec
+from normlab.watch import Progress, Stopped
 
 _OVER = threading.Event()  # set by SIGTERM
 
@@ -45,7 +46,8 @@ _OVER = threading.Event()  # set by SIGTERM
 def main(device: str, threads: str) -> None:
     """Serves requests on a device with so many threads, until its standard input closes."""
     channel = _claim_stdout()
-    prepare_process(int(threads))
+    _die_with_parent()
+    prepare_process(int(threads), device)
     signal.signal(signal.SIGTERM, lambda *_: _OVER.set())
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(lines,), daemon=True).start()
@@ -86,9 +88,10 @@ def _reason(error: Exception) -> str:
     return f"{'out of memory: ' if is_memory else ''}{type(error).__name__}: {text}"
 
 
-def prepare_process(threads: int) -> None:
-    """Settings of a process that trains on the CPU; the same for all arms."""
-    _die_with_parent()
+def prepare_process(threads: int, device: str) -> None:
+    """Settings of a process that trains on a device, with so many threads of the CPU; the same for all arms."""
+    if torch.device(device).index is not None:  # graphs are captured, and memory is measured, on the current one
+        torch.cuda.set_device(device)
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # denormals in dead parameters slow a step by up to 1.8
     if platform.libc_ver()[0] == "glibc":

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from normlab.datasets.places import cache_root, data_folders
 from normlab.errors import UsageError
+from normlab.processes import lock
 
 BLOCK = 1 << 16
 ATTEMPTS, TIMEOUT_SECONDS = 3, 30
@@ -46,6 +47,15 @@ def fetch(download: Download, refuse: Mapping[str, str] | None = None) -> Path:
     target = cache_root() / "data" / download.file
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
+    with (cache_root() / f".{download.file}.lock").open("a") as file:
+        lock(file)  # one process downloads, others wait for what it gets
+        if not target.is_file():
+            _fetch_part(download, part, advice)
+            os.replace(part, target)
+    return target
+
+
+def _fetch_part(download: Download, part: Path, advice: str) -> None:
     for attempt in range(ATTEMPTS):
         try:
             _continue(download, part)
@@ -66,8 +76,6 @@ def fetch(download: Download, refuse: Mapping[str, str] | None = None) -> Path:
         raise UsageError(
             f"{download.file}: what was downloaded has the MD5 {digest.hexdigest()}, not {download.md5}; {advice}"
         )
-    os.replace(part, target)
-    return target
 
 
 def _continue(download: Download, part: Path) -> None:

@@ -1,4 +1,5 @@
-"""Where data is looked for: `$NORMLAB_DATA`, then the cache, `$NORMLAB_HOME` or the platform's cache folder."""
+"""Where data is looked for: `$NORMLAB_DATA`, then the cache (`$NORMLAB_HOME` or the platform's cache folder); what is a
+user's own also in the current folder, at last."""
 
 import os
 from pathlib import Path
@@ -21,10 +22,11 @@ def data_folders() -> list[Path]:
 
 
 def find(name: str) -> Path | None:
-    """A file or folder of that name; a name with a slash is a path as it stands."""
+    """A user's own file or folder of that name; a name with a slash is a path as it stands."""
     if "/" in name or os.sep in name:
-        return Path(name).expanduser() if Path(name).expanduser().exists() else None
-    return next((place / name for place in data_folders() if (place / name).exists()), None)
+        path = Path(os.path.expanduser(name))  # unlike Path's, this one bears users whom nobody knows
+        return path if path.exists() else None
+    return next((place / name for place in [*data_folders(), Path()] if (place / name).exists()), None)
 
 
 def not_found(name: str) -> UsageError:
@@ -32,8 +34,8 @@ def not_found(name: str) -> UsageError:
     if "/" in name or os.sep in name:
         return UsageError(f"data 'folder:{name}': there is no such file or folder")
     present = [path.name for place in data_folders() if place.is_dir() for path in place.iterdir()]
-    looked = " and ".join(str(place) for place in data_folders())
+    looked = ", ".join(str(place) for place in data_folders())
     return UsageError(
-        f"data 'folder:{name}': not found in {looked}{nearest(name, present)}; "
-        "put it there, point NORMLAB_DATA at its folder, or write a path such as folder:./pets"
+        f"data 'folder:{name}': not found in {looked} and the current folder{nearest(name, present)}; "
+        "put it there, point NORMLAB_DATA at its folder, or write a path such as folder:data/pets"
     )
