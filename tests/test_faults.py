@@ -93,9 +93,9 @@ def soak(study: Path, normlab: Run, kills: int, seed: int, seeds: int = 6) -> No
                 time.sleep(draw.uniform(0.0, 1.0))
             process.kill()
             done += 1
-        elif done:  # all is done: what is left of the kills begins anew
+        else:  # all is done: what is left of the kills begins anew
             assert fingerprints(stormy) == fingerprints(quiet)
-            stormy = study.parent / f"stormy{done}"
+            stormy = study.parent / f"stormy{len(list(study.parent.glob('stormy*')))}"
         process.communicate()
     last = normlab("run", study, *arguments, "--store", stormy)
     assert last.returncode == 0, last.stderr

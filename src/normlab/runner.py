@@ -354,8 +354,9 @@ class _Run:
         """What can be claimed of a cohort; all or none of one that was begun before, with what it has finished."""
         is_begun = self.store.checkpoint_folder([trial.id for trial in chunk]).exists()
         open_ids = [trial.id for trial in chunk if self.plan.states[trial.id] not in {"finished", "diverged"}]
+        self.claims |= set(open_ids)  # before they are, so that no interrupt leaves one; what is another's stays his
         taken = set(self.store.claim(open_ids, all_or_none=is_begun))
-        self.claims |= taken
+        self.claims -= set(open_ids) - taken
         return [trial for trial in chunk if trial.id in taken or (taken and trial.id not in open_ids)]
 
     def _release(self, trial_id: str) -> None:
