@@ -7,6 +7,7 @@ import torch
 from normlab.batches import Images, as_images
 from normlab.evaluate import evaluate, evaluate_other_statistics, recompute_statistics
 from normlab.network import Network, build_network
+from normlab.trial import KEEPS_AVERAGES
 
 OFF = torch.autocast("cpu", torch.bfloat16, enabled=False)
 
@@ -59,7 +60,7 @@ def test_a_small_last_batch_counts_for_no_more_than_its_images_in_recomputed_sta
     assert torch.allclose(model.norms()[0].running_mean, x.mean((0, 2, 3)), atol=1e-5)
 
 
-@pytest.mark.parametrize("norm", ["batch", "mean_only", "renorm", "renorm_unclipped"])
+@pytest.mark.parametrize("norm", sorted(KEEPS_AVERAGES))
 def test_looking_at_other_statistics_leaves_the_network_as_it_was(norm: str) -> None:
     data, model = images(), network(norm=norm)
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -24,6 +24,7 @@ from normlab.functional import (
     transform,
 )
 from normlab.network import build_network
+from normlab.trial import KEEPS_AVERAGES
 from normlab.vectors import EIGHT, SIXTEEN, multiplies_pairs
 
 SHAPES = [(2, 1), (7, 3), (300, 5), (3, 16, 4, 4), (5, 130, 3, 3), (65, 8, 8, 8), (2, 3, 1, 1)]
@@ -428,7 +429,7 @@ def test_a_convolution_uses_nothing_that_lies_beside_its_images_or_belongs_to_an
 
 
 @pytest.mark.parametrize("position", ["before_activation", "after_activation"])
-@pytest.mark.parametrize("norm", ["batch", "batch_no_gamma", "mean_only", "renorm", "renorm_unclipped"])
+@pytest.mark.parametrize("norm", sorted(KEEPS_AVERAGES))
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "prelu"])
 def test_a_network_is_the_same_whether_norm_and_rectifier_are_one_pass_or_two(
     norm: str, position: str, activation: str

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from normlab.norms import NORMS, BatchRenorm, build_norm
+from normlab.norms import NORMS, BatchRenorm, StatisticsNorm, build_norm
+from normlab.trial import KEEPS_AVERAGES
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 1e-9
@@ -122,7 +123,11 @@ def test_batch_no_gamma_divides_but_has_no_scale() -> None:
     assert torch.allclose(layer(x), build_norm("batch", 3).double()(x), atol=1e-12)
 
 
-KEEPING = [kind for kind in NORMS if kind != "none"]
+KEEPING = sorted(KEEPS_AVERAGES)
+
+
+def test_the_norms_that_keep_averages_are_those_that_say_so() -> None:
+    assert {kind for kind in NORMS if isinstance(build_norm(kind, 4), StatisticsNorm)} == KEEPS_AVERAGES
 
 
 @pytest.mark.parametrize("kind", KEEPING)

@@ -55,6 +55,8 @@ class OneTable:
                 if scores is None:
                     continue
                 seed = trial.spec.seed  # the seeds of two arms run against each other: nothing to pair them by
+                if seed >= len(scores):
+                    continue
                 value = scores[seed if trial.spec.norm == "none" else -1 - seed]
                 self.store.save(
                     Result(
@@ -135,9 +137,9 @@ def test_equivalence_needs_an_interval_within_the_margin(tmp_path: Path) -> None
 
 def test_nothing_is_decided_where_trials_ended_without_the_measurement(tmp_path: Path) -> None:
     """A diverged trial has no gradients to compare, and is what a claim about exploding gradients is about."""
-    tables = OneTable(tmp_path, {key: value for key, value in EVERY.items() if key != ("none", 4)})
+    tables = OneTable(tmp_path, EVERY | {("none", 4): [*around(0.99)[:3]]})  # three of five seeds, far above
     for _, row in trials_by_arm(tables.study("example"), fingerprint):
-        for trial in row:
+        for trial in row[3:]:
             if (trial.spec.norm, trial.spec.batch_size) == ("none", 4):
                 ended = Result(
                     id=trial.id, spec=trial.spec, status="diverged", diverged_epoch=1, metrics={"num_test": 9}
@@ -147,7 +149,7 @@ def test_nothing_is_decided_where_trials_ended_without_the_measurement(tmp_path:
     assert verdict(tables, at={"batch_size": ("2",)}, **part)[0] == "supported"
     found, reason = verdict(tables, at={"batch_size": ("4",)}, **part)
     assert found == "not resolved"
-    assert "5 trials ended without this measurement" in reason
+    assert "2 trials ended without the measurement" in reason
 
 
 def test_a_claim_waits_for_the_results_of_all_its_contrasts(tmp_path: Path) -> None:
@@ -271,7 +273,10 @@ def test_a_trial_that_two_studies_share_is_counted_once(smoke_report: Path) -> N
 def test_options_may_stand_before_the_verb_too(here: Run) -> None:
     done = here("paper", "--scale", "smaller", "report")
     assert (done.returncode, "scale 'smaller'" in done.stderr) == (2, True)
-    assert here("paper", "--scale", "smoke", "--store", "mine", "report").stdout.endswith("paper-smoke/report.html\n")
+    assert here("paper", "--scale", "smoke", "--store", "mine", "report").stdout.endswith(
+        "mine/reports/paper-smoke/report.html\n"
+    )
+    assert here("paper", "--json", "report").returncode == 2
     assert "scale paper;" in here("paper", "--scale", "paper").stdout
 
 

@@ -8,6 +8,7 @@ import torch
 from normlab.batches import Images
 from normlab.evaluate import evaluate
 from normlab.network import Network, build_network
+from normlab.norms import NORMS
 from normlab.probes import VANISHED, gradient_spread, watched_channels
 from normlab.train import train
 from tests.test_evaluate import images
@@ -73,7 +74,7 @@ def test_a_layer_without_a_gradient_has_vanished_and_one_without_a_number_has_no
     assert math.isnan(gradient_spread(broken, images())[0])
 
 
-@pytest.mark.parametrize("norm", ["none", "batch", "renorm", "renorm_unclipped", "mean_only"])
+@pytest.mark.parametrize("norm", NORMS)
 def test_probing_leaves_no_trace(norm: str) -> None:
     model = build_network("4K-2C2B-6D-Dropout0.5-5D", image_size=8, norm=norm, num_trials=2).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}

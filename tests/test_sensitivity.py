@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normlab.result import Result
-from normlab.sensitivity import is_log, mean_height, own_widths, sensitivities, sensitivity_contrasts, usable_range
+from normlab.sensitivity import is_log, mean_height, own_ranges, sensitivities, sensitivity_contrasts, usable_range
 from normlab.stats import compare, mean_interval, not_worse_than_best, welch_difference
 from normlab.study import Study, parse_study
 from normlab.table import StudyTable, read_table
@@ -127,6 +127,11 @@ CURVES = {
 }
 
 
+def own_widths(places: list[float], runs: np.ndarray) -> dict[int, float]:
+    ranges = own_ranges(places, dict(enumerate(runs.tolist())), 0.05)
+    return {seed: found.high - found.low for seed, found in ranges.items()}
+
+
 @pytest.mark.parametrize("n", [3, 5, 10])
 @pytest.mark.parametrize("spread", [0.005, 0.01, 0.02])
 @pytest.mark.parametrize("curve", CURVES)
@@ -135,7 +140,7 @@ def test_the_interval_of_the_width_holds_the_true_width_as_often_as_it_says(curv
     width = usable_range(places, true, 0.05)
     rng, held = np.random.default_rng(n), 0
     for runs in rng.normal(true, spread, (studies, n, 5)):
-        found = mean_interval(list(own_widths(places, dict(enumerate(runs.tolist())), 0.05).values()))
+        found = mean_interval(list(own_widths(places, runs).values()))
         held += found.low is not None and found.high is not None and found.low <= width.high - width.low <= found.high
     assert held / studies >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / studies)
 
@@ -146,8 +151,7 @@ def test_lines_of_one_shape_and_other_spreads_are_no_wider_than_each_other() -> 
     rng = np.random.default_rng(0)
     for _ in range(studies):
         first, second = (
-            own_widths(places, dict(enumerate(rng.normal(CURVES["a plateau"], spread, (5, 5)).tolist())), 0.05)
-            for spread in (0.005, 0.02)
+            own_widths(places, rng.normal(CURVES["a plateau"], spread, (5, 5))) for spread in (0.005, 0.02)
         )
         found = compare(first, second)
         wrong += found.low is not None and found.high is not None and not found.low <= 0 <= found.high

@@ -309,8 +309,13 @@ def test_where_two_contrasts_meet_in_the_same_arms_the_one_with_more_to_say_of_t
         "  - {norm: [batch, none], at: {learning_rate: 0.01}, margin: 1}\n  - norm: [batch, none]",
     )
     assert [(c.label, c.margin) for c in contrasts(study(both))] == [
-        ("norm: batch − none at learning_rate 0.0001", None),
         ("norm: batch − none at learning_rate 0.01", 0.01),
+        ("norm: batch − none at learning_rate 0.0001", None),
+    ]
+    turned = study(both.replace("  - norm: [batch, none]", "  - norm: [none, batch]"))
+    assert [c.label for c in contrasts(turned)] == [
+        "norm: batch − none at learning_rate 0.01",
+        "norm: none − batch at learning_rate 0.0001",
     ]
 
 

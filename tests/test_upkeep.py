@@ -56,7 +56,7 @@ def test_what_this_user_may_not_read_is_named_and_stays(store: Store, monkeypatc
     secret, merged = make_result(2).id, make_result(3)
 
     def read(path: Path, most: int) -> bytes:
-        if secret in str(path):
+        if path.is_relative_to(store.root / "trials" / secret):
             raise PermissionError(13, "Permission denied", str(path))
         return read_bounded(path, most)
 
@@ -65,9 +65,13 @@ def test_what_this_user_may_not_read_is_named_and_stays(store: Store, monkeypatc
     other.save(make_result(2))
     other.save(merged)
     monkeypatch.setattr("normlab.upkeep.read_bounded", read)
-    assert list(check(store, repair=True).damaged.values()) == ["Permission denied"]
+    folder = str(store.root / "trials" / secret)
+    found = check(store, repair=True)
+    assert (found.damaged, found.unreadable) == ({}, {folder: "Permission denied"})
     done = merge([other.root], store)
-    assert (done.there, done.added) == (1, 0)
+    assert (done.there, done.added, done.damaged) == (1, 0, {folder: "Permission denied"})
+    with pytest.raises(UsageError, match=r"Permission denied$"):
+        export(store, [secret], store.root / "packed.zip")
     monkeypatch.undo()
     assert check(store).whole == 5
 

@@ -27,7 +27,7 @@ def look_words(study: Study, store: Store, *, workers: int | None = None, device
     progress = table.progress
     assert progress is not None
     lines = [f"  {r.contrast.label}: {verdict_words(r)}" for r in table.contrasts]
-    head = f"{len(progress.resolved)} of {len(table.contrasts)} contrasts are resolved"
+    head = f"{len(progress.resolved)} of {table.num_compared} contrasts are resolved"
     if progress.is_done:
         head += "" if not progress.open else f"; the others are not, with {study.looks[-1]} seeds an arm"
     else:

@@ -45,7 +45,7 @@ def _line_sentence(table: StudyTable, pair: SensitivityContrast) -> str:
     higher = interval_words(pair.area.low, pair.area.high, signed=True)
     return (
         f"Over {words(pair.factor)}, {pair.label}: usable range (within {table.study.usable_within:g} points of the "
-        f"best{', as far as was tried' * pair.is_open}) is wider by {wider} {axis_unit(pair.log, pair.factor)}, and "
+        f"best{', as far as was tried' * pair.is_cut}) is wider by {wider} {axis_unit(pair.log, pair.factor)}, and "
         f"{words(table.metric)} higher by "
         f"{100 * pair.area.difference:+.2f} points{f' {higher}' if higher else ''} on average ({runs}; exploratory)."
     )
@@ -129,10 +129,9 @@ def caveat(table: StudyTable) -> str:
             ", not adjusted for the looks; verdicts keep an error rate of 5 % over all looks and contrasts (alpha "
             "spending after Lan and DeMets, Holm's procedure group by group)"
         )
-    elif len(table.contrasts) > 1:
+    elif table.num_compared > 1:
         text += (
-            ", each by itself; verdicts go by p-values corrected after Holm for the "
-            f"{sum(not record.same_trials for record in table.contrasts)} comparisons"
+            f", each by itself; verdicts go by p-values corrected after Holm for the {table.num_compared} comparisons"
         )
     text += ". Not resolved means that these runs cannot tell, not that there is no difference."
     ends = [end for arm in table.arms if arm.mean for end in (arm.mean.low, arm.mean.high) if end is not None]

@@ -114,7 +114,7 @@ def load(
             ):
                 raise ValueError("it does not fit the network, as after a change of the code")
             states = {name: generator.get_state() for generator, name in named_generators(step.network)}
-            if within and _shapes(states) != _shapes({name: within[name] for name in states if name in within}):
+            if within and _shapes(within | states) != _shapes(within):
                 raise ValueError("its random numbers are those of another kind of device")
         except (OSError, ValueError, safetensors.SafetensorError) as error:
             reason = (

@@ -33,8 +33,10 @@ def paper(context: click.Context, store_path: str | None, scale: str, as_json: b
     """All studies of the paper: list them with their state, run them, report on its claims."""
     if context.invoked_subcommand is None:
         _list(scale, store_path, as_json)
-    else:  # what stands before a verb goes for it too
-        context.default_map = {context.invoked_subcommand: {"scale": scale, "store_path": store_path}}
+    elif as_json:
+        raise UsageError("--json: write it after the verb, where it has one")
+    else:  # what else stands before a verb goes for it too
+        context.default_map = {context.invoked_subcommand: context.params}
 
 
 def _list(scale: str, store_path: str | None, as_json: bool) -> None:

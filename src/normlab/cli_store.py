@@ -34,6 +34,8 @@ def check(store_path: str | None, repair: bool, as_json: bool) -> int:
     else:
         for path, reason in found.damaged.items():
             click.echo(f"damaged{', set aside' * repair}: {printable(path)}: {reason}")
+        for path, reason in found.unreadable.items():
+            click.echo(f"cannot be read, left where it is: {printable(path)}: {reason}")
         for path in found.leftovers:
             click.echo(f"left behind{', removed' * repair}: {path}")
         click.echo(f"{found.whole} results are whole, {len(found.damaged)} are damaged")

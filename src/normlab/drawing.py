@@ -60,7 +60,7 @@ def draw_factor(data: FactorFigure) -> Figure:
         figure, panels = _panels(width, height, columns, rows, len(data.panels))
         for i, axes in enumerate(panels):
             _prepare_factor_axes(axes, data, panel_points)
-            axes.set_title(titles[i], loc="left")
+            _set_title(axes, titles[i])
             _draw_panel(axes, data, data.panels[i], names, panel_points)
             _label_outer(axes, i, columns, len(data.panels), data.x_label, data.y_label)
         _draw_legend(figure, legend, width)
@@ -78,7 +78,7 @@ def draw_curves(data: CurveFigure) -> Figure:
         height = (3.0 if columns == 1 else 1.8 * rows + 0.3) + _legend_height(legend, width) + lines
         figure, panels = _panels(width, height, columns, rows, len(data.panels))
         for i, axes in enumerate(panels):
-            axes.set_title(titles[i], loc="left")
+            _set_title(axes, titles[i])
             locator: Any = axes.xaxis.get_major_locator()
             locator.set_params(integer=True)
             for arm in data.panels[i].arms:
@@ -87,6 +87,11 @@ def draw_curves(data: CurveFigure) -> Figure:
         _share_limits(panels)
         _draw_legend(figure, legend, width)
     return figure
+
+
+def _set_title(axes: Axes, title: str) -> None:
+    """With its place said: where matplotlib has to find it, it lays all ticks out once more at every turn."""
+    axes.set_title(title, loc="left", y=1.0)
 
 
 def _panels(width: float, height: float, columns: int, rows: int, count: int) -> tuple[Figure, list[Axes]]:

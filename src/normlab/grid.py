@@ -114,18 +114,21 @@ def contrasts(study: "Study") -> tuple[Contrast, ...]:
     """The contrasts named in the study; without any whose levels are there, each level of each factor against its
     first, as exploratory."""
     everything = arms(study)
-    planned = {}  # by the arms: where two contrasts of a study meet, the one with more to say of the place counts
-    for named in sorted(study.contrasts, key=lambda named: len(named.at)):
-        for pair in _named_pairs(study, named, everything):
-            planned[pair.label, pair.best] = pair
-    if planned:
-        return tuple(planned.values())
+    # Where two contrasts of a study meet in the same arms, the one that fixes more factors counts; of equals the later.
+    named = [(len(one.at), pair) for one in study.contrasts for pair in _named_pairs(study, one, everything)]
+    kept = {_arms_of(pair): pair for _, pair in sorted(named, key=lambda one: one[0])}
+    if kept:
+        return tuple(kept[key] for key in dict.fromkeys(_arms_of(pair) for _, pair in named))
     found: list[Contrast] = []
     for factor in study.factors:
         first, *others = factor.levels
         for other in others:
             found += _pairs(everything, factor.name, other.label, first.label, {}, planned=False)
     return tuple(found)
+
+
+def _arms_of(pair: Contrast) -> tuple[frozenset[str], str | None]:
+    return frozenset({pair.first.label, pair.second.label}), pair.best
 
 
 def without_arms(study: "Study") -> list["ContrastSpec"]:

@@ -107,7 +107,7 @@ class Finding:
     corrected: float | None  # after Holm
     outcome: Outcome
     seeds: int | None  # an arm that would settle it; None where nothing can be said
-    unmeasured: int = 0  # trials that ended without the metric
+    unmeasured: frozenset[str] = frozenset()  # trials that ended without the metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,8 +198,8 @@ def _reason(verdict: Verdict, findings: Sequence[Finding], study: Study) -> str:
         return f"results are missing for {missing} of {len(findings)} contrasts"
     count = {word: sum(finding.outcome == word for finding in findings) for word in ("as claimed", "against")}
     text = f"{count['as claimed']} of {len(findings)} as claimed, {count['against'] or 'none'} against"
-    if unmeasured := sum(finding.unmeasured for finding in findings):
-        text += f"; {unmeasured} trials ended without this measurement, and nothing is decided without them"
+    if unmeasured := frozenset[str]().union(*(finding.unmeasured for finding in findings)):
+        text += f"; {len(unmeasured)} trials ended without the measurement, so that contrasts with them are not decided"
     needs = [finding.seeds for finding in findings if finding.outcome == "not resolved" and not finding.unmeasured]
     if verdict == "not resolved" and needs:
         known = [seeds for seeds in needs if seeds is not None]
@@ -217,19 +217,25 @@ def _findings(part: Part, tables: Tables) -> list[Finding]:
     if part.reaches is not None:
         return [_reached(part, part.reaches, table)]
     family = [record for record in table.contrasts if record.contrast.planned and not record.same_trials]
+    raw, tests = [r.p for r in family], [r.corrected_p for r in family]
+    beyond: list[float | None] = [None for _ in family]  # p that the means differ by less than the margin
     if part.expects == "equivalent":
         raw = [equivalence_p(r.difference, part.margin) if r.difference else None for r in family]
-        tests = holm(raw)
-    else:
-        raw, tests = [r.p for r in family], [r.corrected_p for r in family]
+        tests, beyond = holm(raw), holm([None if p is None else 1 - p for p in raw])
     alpha = ALPHA / max(sum(p is None or p >= ALPHA for p in tests), 1)
-    found = zip(family, raw, tests, strict=True)
-    return [_finding(part, record, p, corrected, alpha=alpha) for record, p, corrected in found if part.meant(record)]
+    found = zip(family, raw, tests, beyond, strict=True)
+    return [
+        _finding(part, record, p, corrected, is_beyond=far is not None and far < ALPHA / 2, alpha=alpha)
+        for record, p, corrected, far in found
+        if part.meant(record)
+    ]
 
 
-def _finding(part: Part, record: ContrastRecord, p: float | None, corrected: float | None, *, alpha: float) -> Finding:
+def _finding(
+    part: Part, record: ContrastRecord, p: float | None, corrected: float | None, *, is_beyond: bool, alpha: float
+) -> Finding:
     difference = record.difference
-    outcome = _outcome(part, record, corrected)
+    outcome = _outcome(part, record, corrected, is_beyond=is_beyond)
     seeds, unmeasured = None, _unmeasured(record)
     if outcome == "not resolved" and difference is not None and not unmeasured:
         if part.expects == "equivalent":
@@ -253,7 +259,7 @@ def _finding(part: Part, record: ContrastRecord, p: float | None, corrected: flo
     )
 
 
-def _outcome(part: Part, record: ContrastRecord, corrected: float | None) -> Outcome:
+def _outcome(part: Part, record: ContrastRecord, corrected: float | None, *, is_beyond: bool) -> Outcome:
     difference = record.difference
     trials = [trial for arm in (record.first, record.second) for trial in arm.trials]
     waiting = any(trial.state not in ("finished", "diverged") for trial in trials)
@@ -263,21 +269,17 @@ def _outcome(part: Part, record: ContrastRecord, corrected: float | None) -> Out
         return "not resolved"
     resolved = corrected is not None and corrected < ALPHA
     if part.expects == "equivalent":
-        if resolved:
-            return "as claimed"
-        is_beyond = difference.low > part.margin or difference.high < -part.margin
-        differs = record.corrected_p is not None and record.corrected_p < ALPHA
-        return "against" if is_beyond and differs else "not resolved"
+        return "as claimed" if resolved else "against" if is_beyond else "not resolved"
     if not resolved:
         return "not resolved"
     return "as claimed" if (difference.difference > 0) == (part.expects == "higher") else "against"
 
 
-def _unmeasured(record: ContrastRecord) -> int:
+def _unmeasured(record: ContrastRecord) -> frozenset[str]:
     """Trials of both arms that ended without this metric, as one that diverged has no probes. What they would say is
     not in the others: nothing is decided without them."""
     trials = [trial for arm in (record.first, record.second) for trial in arm.trials]
-    return sum(trial.state in ("finished", "diverged") and trial.score is None for trial in trials)
+    return frozenset(t.trial.id for t in trials if t.state in ("finished", "diverged") and t.score is None)
 
 
 def _reached(part: Part, value: float, table: StudyTable) -> Finding:

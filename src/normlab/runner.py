@@ -147,9 +147,7 @@ def _train(
         datasets.load(data[0], image_size=data[1] or None)  # decoded once, before any worker needs it
     store.require_writable()
     failed = [trial.id for trial in plan.missing() if plan.states[trial.id] == "failed"]
-    for trial_id in failed:
-        store.set_aside_damaged(trial_id)
-    unreadable = {trial_id: plan.reasons[trial_id] for trial_id in failed if store.has_result(trial_id)}
+    unreadable = {trial_id: why for trial_id in failed if (why := store.set_aside_damaged(trial_id))}
     plan = replace(plan, trials=tuple(trial for trial in plan.trials if trial.id not in unreadable))
     runner = _Run(
         plan,

@@ -36,9 +36,9 @@ class Sensitivity:
 
     `best` is the level with the highest mean, `best_low` to `best_high` spans the levels that are not shown to be worse
     than another (see `stats.not_worse_than_best`). `usable` is that of the mean curve; `widths` are those of each
-    seed's own curve (see `own_widths`) and `width` their mean, in factors of ten on a log axis. `areas` are the heights
-    of the seeds' curves averaged over the axis, fractions of 1, and `area` is their mean. None without a curve of one
-    seed.
+    seed's own curve (see `own_ranges`), `is_cut` where one of those reaches the end of what was tried, and `width`
+    their mean, in factors of ten on a log axis. `areas` are the heights of the seeds' curves averaged over the axis,
+    fractions of 1, and `area` is their mean. None without a curve of one seed.
     """
 
     factor: str
@@ -51,6 +51,7 @@ class Sensitivity:
     best_high: float
     usable: Range
     widths: Mapping[int, float]
+    is_cut: bool
     width: Mean
     areas: Mapping[int, float]
     area: Mean
@@ -58,15 +59,15 @@ class Sensitivity:
 
 @dataclass(frozen=True, kw_only=True)
 class SensitivityContrast:
-    """Two lines over one numeric factor, the first minus the second; always exploratory. `is_open` where one of the
-    ranges reaches the end of what was tried, so that widths are those of their part in it."""
+    """Two lines over one numeric factor, the first minus the second; always exploratory. `is_cut` where a range
+    of a seed reaches the end of what was tried, so that its width is that of its part in it."""
 
     factor: str
     label: str
     width: Difference
     area: Difference
     log: bool
-    is_open: bool
+    is_cut: bool
 
 
 @functools.lru_cache(maxsize=4)  # a report asks again and again
@@ -99,7 +100,8 @@ def _sensitivity(table: StudyTable, factor: str, others: Others, line: Mapping[f
     means = [float(np.mean(heights)) for heights in zip(*curves.values(), strict=True)]
     within = table.study.usable_within / 100
     kept = not_worse_than_best([[curves[seed][i] for seed in seeds] for i in range(len(levels))], level=table.level)
-    widths = own_widths(places, curves, within)
+    ranges = own_ranges(places, curves, within)
+    widths = {seed: found.high - found.low for seed, found in ranges.items()}
     width = mean_interval(list(widths.values()), level=table.level)
     if width.low is not None and width.high is not None:  # no width lies beyond these
         width = replace(width, low=max(width.low, 0.0), high=min(width.high, places[-1] - places[0]))
@@ -121,6 +123,7 @@ def _sensitivity(table: StudyTable, factor: str, others: Others, line: Mapping[f
             open_high=usable.open_high,
         ),
         widths=widths,
+        is_cut=any(found.open_low or found.open_high for found in ranges.values()),
         width=width,
         areas=areas,
         area=mean_interval(list(areas.values()), level=table.level),
@@ -148,7 +151,7 @@ def sensitivity_contrasts(table: StudyTable, lines: Sequence[Sensitivity]) -> li
                     width=compare(first.widths, second.widths, level=table.level),
                     area=compare(first.areas, second.areas, level=table.level),
                     log=first.log,
-                    is_open=any(one.usable.open_low or one.usable.open_high for one in (first, second)),
+                    is_cut=first.is_cut or second.is_cut,
                 )
     return list(found.values())
 
@@ -180,12 +183,11 @@ def usable_range(
     return Range(low=ends[0], high=ends[1], open_low=is_open[0], open_high=is_open[1])
 
 
-def own_widths(places: Sequence[float], curves: Mapping[int, Sequence[float]], within: float) -> dict[int, float]:
-    """The width of each seed's own usable range, around the level that is best on average. Around a seed's own best
-    level, which is part luck, ranges come out too narrow, however many seeds there are."""
+def own_ranges(places: Sequence[float], curves: Mapping[int, Sequence[float]], within: float) -> dict[int, Range]:
+    """Each seed's own usable range, around the level that is best on average. Around a seed's own best level, which is
+    part luck, ranges come out too narrow, however many seeds there are."""
     top = int(np.argmax(np.mean(list(curves.values()), axis=0)))
-    ranges = {seed: usable_range(places, heights, within, around=top) for seed, heights in curves.items()}
-    return {seed: found.high - found.low for seed, found in ranges.items()}
+    return {seed: usable_range(places, heights, within, around=top) for seed, heights in curves.items()}
 
 
 def mean_height(places: Sequence[float], heights: Sequence[float]) -> float:

@@ -272,12 +272,11 @@ def seeds_for_equivalence(
     if not difference.standard_error or abs(difference.difference) >= margin:
         return None
     runs, z = _runs(difference), special.ndtri(1 - alpha)
+    size, standard_error = abs(difference.difference), difference.standard_error
 
     def found(m: int) -> float:
-        error = difference.standard_error * (runs / m) ** 0.5
-        return float(
-            sum(special.ndtr((margin - d) / error - z) for d in (difference.difference, -difference.difference)) - 1
-        )
+        error = standard_error * (runs / m) ** 0.5
+        return float(special.ndtr((margin - size) / error - z) + special.ndtr((margin + size) / error - z) - 1)
 
     return _smallest(lambda m: found(m) >= power)
 

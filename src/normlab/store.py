@@ -72,7 +72,7 @@ class Store:
         contents = {self._folder(result.id): _content(result, files) for result, files in results}
         contents = {folder: content for folder, content in contents.items() if not _has_result(folder)}
         for folder in contents:
-            if folder.exists():  # of a copy that was cut short before the result itself
+            if folder.exists() and not _has_result(folder):  # a copy that was cut short before the result itself
                 self.set_aside(folder.name)
         try:
             write_folders(contents)
@@ -107,20 +107,17 @@ class Store:
             raise ValueError(f"{path} is damaged: {getattr(error, 'strerror', None) or error}") from None
         return result
 
-    def has_result(self, trial_id: str) -> bool:
-        """Whether there is one, readable or not."""
-        return _has_result(self._folder(trial_id))
-
-    def set_aside_damaged(self, trial_id: str) -> None:
+    def set_aside_damaged(self, trial_id: str) -> str | None:
         """Moves a result out of the way if it is damaged now: another runner may have trained it again since that was
-        seen. What this user may not read is not damaged."""
+        seen. What this user may not read is not damaged, and stays; returns why it cannot be read."""
         with self._locked():
             try:
                 self.load(trial_id)
-            except Unreadable:
-                pass
+            except Unreadable as error:
+                return str(error)
             except ValueError:
                 self.set_aside(trial_id)
+        return None
 
     def set_aside(self, trial_id: str) -> None:
         """Moves the folder of a damaged result out of the way, as `.damaged-…`; nothing is deleted."""
@@ -172,7 +169,11 @@ class Store:
             if all_or_none and len(free) < len(trial_ids):
                 return []
             for trial_id in free:
-                self._claim(trial_id).write_text(json.dumps(process_identity()))
+                try:
+                    self._claim(trial_id).write_text(json.dumps(process_identity()))
+                except BaseException:  # an interrupt too: half a claim would be nobody's for a minute
+                    self._claim(trial_id).unlink(missing_ok=True)
+                    raise
         return free
 
     def is_claimed(self, trial_id: str) -> bool:
@@ -279,7 +280,14 @@ def _content(result: Result, files: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def _has_result(folder: Path) -> bool:
-    return (folder / "result.json").exists()
+    """Whether there is one, or may be, in a folder that is closed to this user."""
+    try:
+        (folder / "result.json").stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _write_result(folder: Path, content: Mapping[str, bytes]) -> OSError | None:

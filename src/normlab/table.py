@@ -38,10 +38,10 @@ from normlab.stats import (
 )
 from normlab.store import Store
 from normlab.study import Study
-from normlab.trial import TrialSpec
+from normlab.trial import KEEPS_AVERAGES, TrialSpec
 
 PROBES = ("dead_channels", "gradient_spread", "gradient_spread_initial")  # metrics without a chance level
-OF_NORMS = ("test_accuracy_recomputed", "test_accuracy_batch")  # measured where a norm keeps statistics
+OF_AVERAGES = ("test_accuracy_recomputed", "test_accuracy_batch")  # measured where a norm keeps any
 
 State = Literal["finished", "diverged", "running", "missing", "failed", "damaged"]
 STATES: tuple[State, ...] = ("finished", "diverged", "running", "missing", "failed", "damaged")
@@ -174,6 +174,11 @@ class StudyTable:
     def count(self, state: State) -> int:
         return sum(record.state == state for record in self.records().values())
 
+    @property
+    def num_compared(self) -> int:
+        """Contrasts but those of the same trials."""
+        return sum(not record.same_trials for record in self.contrasts)
+
 
 def read_table(
     study: Study,
@@ -272,7 +277,8 @@ def _unfinished(trial: Trial, store: Store, failures: Mapping[str, str]) -> Tria
 def _scored(trial: Trial, result: Result, metric: str) -> TrialRecord:
     value = result.metrics.get(metric)
     diverged = result.status == "diverged"
-    if value is None and (not diverged or metric in PROBES or (metric in OF_NORMS and trial.spec.norm == "none")):
+    has_none = metric in PROBES or (metric in OF_AVERAGES and trial.spec.norm not in KEEPS_AVERAGES)
+    if value is None and (not diverged or has_none):
         return TrialRecord(trial=trial, state=result.status, result=result, reason=f"{metric} was not measured")
     if not diverged and not (isinstance(value, int | float) and math.isfinite(value)):
         raise ValueError(f"the result of {trial.id} is damaged: its {metric} is {value!r}")

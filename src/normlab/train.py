@@ -238,7 +238,7 @@ def _train_epoch(
 
 
 def _narrowed(cohort: _Cohort, wider: Step, state: TrainingState, living: list[int]) -> Step:
-    """A step of these members alone, where they are."""
+    """A step of the living alone, which goes on from where they are; they are the members from now on."""
     step = cohort.make_step(living)
     take_over(wider, step, [state.members.index(trial) for trial in living])
     state.members = living

@@ -29,6 +29,8 @@ ScheduleKind = Literal["constant", "step", "cosine"]
 
 # Norms whose statistics need at least two values a channel: with one, the variance of a batch is 0/0 or 0.
 NEEDS_TWO_VALUES = frozenset({"batch", "batch_no_gamma", "renorm", "renorm_unclipped"})
+# Norms that infer with moving averages, so that there are other statistics to evaluate them with.
+KEEPS_AVERAGES = frozenset({"batch", "batch_no_gamma", "mean_only", "renorm", "renorm_unclipped"})
 
 
 def _number(value: object) -> object:

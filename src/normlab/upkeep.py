@@ -20,10 +20,12 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # of a zip: no time of its own, so that the same 
 
 @dataclass(kw_only=True)
 class Check:
-    """What a check found: results that are whole, what is wrong with others by path, and what was left lying about."""
+    """What a check found: results that are whole, what is wrong with others by path, those that this user may not read,
+    and what was left lying about."""
 
     whole: int = 0
     damaged: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
     leftovers: list[str] = field(default_factory=list)
 
 
@@ -44,9 +46,11 @@ def check(store: Store, *, repair: bool = False) -> Check:
         try:
             _require_whole(name, _reader(folder))
             found.whole += 1
+        except PermissionError as error:  # it may be whole
+            found.unreadable[str(folder)] = _line(error)
         except (ValueError, OSError) as error:
             found.damaged[str(folder)] = _line(error)
-            if repair and not isinstance(error, PermissionError):  # what this user may not read may be whole
+            if repair:
                 store.set_aside(name)
     finished = set(store.ids())
     places = [
@@ -99,7 +103,10 @@ def export(store: Store, ids: Iterable[str], path: Path) -> int:
                 try:
                     content = _require_whole(name, _reader(folder))
                 except (ValueError, OSError) as error:
-                    raise UsageError(f"{folder}: {_line(error)}; normlab store check --repair sets it aside") from None
+                    advice = (
+                        "" if isinstance(error, PermissionError) else "; normlab store check --repair sets it aside"
+                    )
+                    raise UsageError(f"{folder}: {_line(error)}{advice}") from None
                 for file, data in sorted(content.items()):
                     info = zipfile.ZipInfo(f"trials/{name}/{file}", EPOCH)
                     info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16

@@ -29,7 +29,7 @@ class Stopped(Exception):  # noqa: N818 - not an error: the time was over
 
 @dataclass(kw_only=True)
 class Watch:
-    """Over one training, whose `state` it reads, and counts its seconds in; `train` says what the others mean."""
+    """Over one training: reads its `state`, and writes its seconds there; `train` says what the others mean."""
 
     state: TrainingState
     total_images: int

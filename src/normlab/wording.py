@@ -95,7 +95,7 @@ def sensitivity_contrast_summary(table: StudyTable) -> list[dict[str, Any]]:
             "contrast": pair.label,
             "n": f"{pair.area.n_first} and {pair.area.n_second}",
             "wider by": f"{pair.width.difference:+.3g} {axis_unit(pair.log, pair.factor)}"
-            + " as far as was tried" * pair.is_open,
+            + " as far as was tried" * pair.is_cut,
             f"{table.level:.0%} interval": _plain_interval(pair.width.low, pair.width.high, signed=True),
             "higher by (points)": f"{100 * pair.area.difference:+.2f}",
             f"{table.level:.0%} t interval": interval_words(pair.area.low, pair.area.high, signed=True),
@@ -186,7 +186,7 @@ def status_words(table: StudyTable) -> str:
     rest: tuple[State, ...] = ("running", "missing", "failed", "damaged")
     parts += [f"{table.count(state)} {state}" for state in rest if table.count(state)]
     if table.progress is not None:
-        settled, total = len(table.progress.resolved), sum(not record.same_trials for record in table.contrasts)
+        settled, total = len(table.progress.resolved), table.num_compared
         parts.append(f"{settled} of {total} contrasts are resolved, looking at {_some_looks(table.study.looks)} seeds")
     return "; ".join(parts)
 

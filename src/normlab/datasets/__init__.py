@@ -1,7 +1,7 @@
 """Data sets by name: found or fetched, decoded once, and opened as memory-mapped uint8 arrays.
 
 `digits` comes with scikit-learn, `cifar10` is the official binary archive, `folder:NAME` a folder or zip with one
-folder a class. Names are looked up in `$NORMLAB_DATA`, then in the cache, then downloaded. Imports no torch.
+folder a class. `places` says where names are looked up; CIFAR-10 alone is downloaded. Imports no torch.
 """
 
 from dataclasses import replace

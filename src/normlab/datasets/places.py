@@ -1,5 +1,5 @@
 """Where data is looked for: `$NORMLAB_DATA`, then the cache (`$NORMLAB_HOME` or the platform's cache folder); what is a
-user's own also in the current folder, at last."""
+user's own also in the current folder, last."""
 
 import os
 from pathlib import Path
@@ -33,7 +33,7 @@ def not_found(name: str) -> UsageError:
     """What to say where `find` found nothing."""
     if "/" in name or os.sep in name:
         return UsageError(f"data 'folder:{name}': there is no such file or folder")
-    present = [path.name for place in data_folders() if place.is_dir() for path in place.iterdir()]
+    present = [path.name for place in [*data_folders(), Path()] if place.is_dir() for path in place.iterdir()]
     looked = ", ".join(str(place) for place in data_folders())
     return UsageError(
         f"data 'folder:{name}': not found in {looked} and the current folder{nearest(name, present)}; "
