@@ -189,7 +189,8 @@ def test_what_was_compiled_is_made_anew_when_what_it_is_made_of_changes(tmp_path
     (tmp_path / "vectors.py").write_text(source)
     assert size() == 4
     assert list(tmp_path.glob("__pycache__/kernel.size*.nbc"))
-    (tmp_path / "vectors.py").write_text(source.replace("like.bitwidth // 8", "like.bitwidth // 4"))
+    changed = source.replace("like.bitwidth // 8", "like.bitwidth // 4")
+    (tmp_path / "vectors.py").write_text(changed + "# longer: Python compares size and second, not content\n")
     assert size() == 8
 
 

@@ -118,7 +118,8 @@ def picture(figure: Figure, suffix: str) -> bytes:
         if (engine := figure.get_layout_engine()) is not None:  # laid out once, not twice for each file
             engine.execute(figure)
             figure.set_layout_engine(None)
-        figure.savefig(content, format=suffix[1:], dpi=200, metadata=metadata[suffix])
+        quick: dict[str, Any] = {"pil_kwargs": {"compress_level": 2}} if suffix == ".png" else {}
+        figure.savefig(content, format=suffix[1:], dpi=200, metadata=metadata[suffix], **quick)
     return content.getvalue()
 
 
