@@ -108,6 +108,14 @@ def test_somewhere_needs_one_contrast_as_claimed_and_everywhere_all(tmp_path: Pa
     assert reason.startswith("1 of 2 as claimed, none against; needs about ")
 
 
+def test_a_claim_that_asks_for_one_contrast_needs_the_seeds_of_the_nearest(tmp_path: Path) -> None:
+    near, far = around(0.8021), around(0.8001)
+    tables = OneTable(tmp_path, EVERY | {("batch", 2): far, ("batch", 4): near})
+    (_, everywhere), (_, somewhere) = verdict(tables), verdict(tables, where="somewhere")
+    (_, nearest) = verdict(tables, at={"batch_size": ("4",)})
+    assert somewhere.rpartition("; ")[2] == nearest.rpartition("; ")[2] != everywhere.rpartition("; ")[2]
+
+
 def test_what_does_not_differ_is_not_resolved_and_never_called_equal(tmp_path: Path) -> None:
     same = dict.fromkeys(EVERY, around(0.8, 0.05))
     found, reason = verdict(OneTable(tmp_path, same))

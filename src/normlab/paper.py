@@ -176,7 +176,7 @@ def judge(name: str, claim: Claim, tables: Tables) -> Judgement:
         verdict = "contradicted"
     else:
         verdict = "supported" if set(verdicts) == {"supported"} else "not resolved"
-    reason = claim.untested or _reason(verdict, findings, tables.study(claim.parts[0].study))
+    reason = claim.untested or _reason(verdict, parts, tables.study(claim.parts[0].study))
     return Judgement(name=name, claim=claim, verdict=verdict, reason=reason, findings=findings)
 
 
@@ -190,7 +190,8 @@ def _part_verdict(part: Part, found: Sequence[Finding]) -> Verdict:
     return "supported" if enough(outcome == "as claimed" for outcome in outcomes) else "not resolved"
 
 
-def _reason(verdict: Verdict, findings: Sequence[Finding], study: Study) -> str:
+def _reason(verdict: Verdict, parts: Sequence[tuple[Part, list[Finding]]], study: Study) -> str:
+    findings = [finding for _, found in parts for finding in found]
     if not findings:
         return f"not decided at scale {study.scale}"
     missing = sum(finding.outcome == "no results" for finding in findings)
@@ -200,13 +201,21 @@ def _reason(verdict: Verdict, findings: Sequence[Finding], study: Study) -> str:
     text = f"{count['as claimed']} of {len(findings)} as claimed, {count['against'] or 'none'} against"
     if unmeasured := frozenset[str]().union(*(finding.unmeasured for finding in findings)):
         text += f"; {len(unmeasured)} trials ended without the measurement, so that contrasts with them are not decided"
-    needs = [finding.seeds for finding in findings if finding.outcome == "not resolved" and not finding.unmeasured]
+    needs = [seeds for part, found in parts for seeds in _needs(part, found)]
     if verdict == "not resolved" and needs:
         known = [seeds for seeds in needs if seeds is not None]
         text += f"; needs {seeds_words(max(known))} seeds" if known and len(known) == len(needs) else ""
         if len(known) < len(needs):
             text += "; these runs give no estimate of the seeds it needs"
     return text
+
+
+def _needs(part: Part, found: Sequence[Finding]) -> list[int | None]:
+    """Seeds that would settle what is open of a part: of one that asks for a single contrast, those of the nearest."""
+    needs = [finding.seeds for finding in found if finding.outcome == "not resolved" and not finding.unmeasured]
+    if part.where == "somewhere":
+        return [min((seeds for seeds in needs if seeds is not None), default=None)] if needs else []
+    return needs
 
 
 def _findings(part: Part, tables: Tables) -> list[Finding]:
