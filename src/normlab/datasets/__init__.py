@@ -4,10 +4,7 @@
 folder a class. `places` says where names are looked up; CIFAR-10 alone is downloaded. Imports no torch.
 """
 
-from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from normlab.datasets import cache, cifar, digits, folder
 from normlab.datasets.image_set import DataInfo, Entry, ImageSet, Source
@@ -30,16 +27,7 @@ def fingerprint(name: str) -> str:
 
 def describe(name: str, *, image_size: int | None = None) -> DataInfo:
     """Classes, counts and shape of a data set, without decoding it; once it is, without what had to be left out."""
-    source, rest, size = _source(name), _rest(name), _checked_size(name, image_size)
-    info = source.describe(rest, size)
-    decoded = cache.open_entry(_key(source.fingerprint(rest), size), name) if source is folder.SOURCE else None
-    if decoded is None or not decoded.skipped:
-        return info
-    train, test = (
-        tuple(np.bincount(labels, minlength=len(info.classes)).tolist())
-        for labels in (decoded.train_labels, decoded.test_labels)
-    )
-    return replace(info, train_counts=train, test_counts=test)
+    return _source(name).describe(_rest(name), _checked_size(name, image_size))
 
 
 def load(name: str, *, image_size: int | None = None, max_bad_images: int = 0) -> ImageSet:
@@ -49,7 +37,7 @@ def load(name: str, *, image_size: int | None = None, max_bad_images: int = 0) -
     """
     source, rest = _source(name), _rest(name)
     size = _checked_size(name, image_size)
-    key = _key(source.fingerprint(rest), size)
+    key = cache.key(source.fingerprint(rest), size)
     found = cache.open_entry(key, name)
     if found is None:
         with cache.new_entry(key) as entry:
@@ -80,11 +68,6 @@ def _source(name: str) -> Source:
         spelling = "folder:NAME" if kind == "folder" else kind
         raise UsageError(f"data '{name}': write {spelling}")
     return DATASETS[kind]
-
-
-def _key(fingerprint: str, size: int | None) -> str:
-    """Of an entry of the cache."""
-    return f"{fingerprint}-{size or 'native'}"
 
 
 def _rest(name: str) -> str:

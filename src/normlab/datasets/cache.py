@@ -28,6 +28,11 @@ from normlab.errors import UsageError
 DECODE_VERSION = 1  # part of every key: another way of decoding must not meet old pixels
 
 
+def key(fingerprint: str, image_size: int | None) -> str:
+    """Of the entry of a data set with this fingerprint, decoded at this size."""
+    return f"{fingerprint}-{image_size or 'native'}"
+
+
 def _folder(key: str) -> Path:
     return cache_root() / "decoded" / f"v{DECODE_VERSION}-{key}"
 

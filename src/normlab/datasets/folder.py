@@ -66,7 +66,10 @@ def _path(name: str) -> Path:
 def _fingerprint(name: str) -> str:
     """Of paths and contents, so that a folder and its zip agree; remembered for this state of the files."""
     path = _path(name)
+    return _fingerprint_at(path, _state(path))
 
+
+def _fingerprint_at(path: Path, state: str) -> str:
     def compute() -> str:
         digest = hashlib.sha256()
         with open_files(path) as files:
@@ -74,7 +77,7 @@ def _fingerprint(name: str) -> str:
                 digest.update(f"{member.path}\0{_content_hash(files, member.path)}\n".encode())
         return digest.hexdigest()[:16]
 
-    return cache.remembered(f"{path.resolve()} {_state(path)}", compute)
+    return cache.remembered(f"{path.resolve()} {state}", compute)
 
 
 def _content_hash(files: Files, path: str) -> str:
@@ -96,16 +99,22 @@ def _state(path: Path) -> str:
 
 
 def _describe(name: str, image_size: int | None) -> DataInfo:
-    """From the paths and one image; remembered for this state of the files."""
+    """From the paths and one image, remembered for this state of the files; once it is decoded, without what had to be
+    left out."""
     path = _path(name)
+    state = _state(path)  # a walk through all files
 
     def compute() -> str:
         with open_files(path) as files:
             listing = _list(str(path), _images(files))
             return json.dumps(asdict(listing.info(image_size or _native_size(path, files, listing))))
 
-    known = json.loads(cache.remembered(f"{_DESCRIBED} {image_size} {path.resolve()} {_state(path)}", compute))
+    known = json.loads(cache.remembered(f"{_DESCRIBED} {image_size} {path.resolve()} {state}", compute))
     made: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in known.items()}
+    decoded = cache.open_entry(cache.key(_fingerprint_at(path, state), image_size), name)
+    if decoded is not None and decoded.skipped:
+        for part, labels in (("train_counts", decoded.train_labels), ("test_counts", decoded.test_labels)):
+            made[part] = tuple(np.bincount(labels, minlength=len(decoded.classes)).tolist())
     return DataInfo(**made)
 
 
