@@ -6,12 +6,12 @@ the results came from stay as they are.
 
 import json
 import re
+from concurrent.futures import Future
 from pathlib import Path
 
-from markupsafe import Markup
-
+from normlab.files import write_file
 from normlab.grid import trials_by_arm
-from normlab.report import ReportFigure, to_markdown, write_file, write_numbers
+from normlab.report import ReportFigure, to_markdown, write_numbers
 from normlab.result import Result
 from normlab.store import Store
 from normlab.study import Study
@@ -39,7 +39,7 @@ def rebuilt(folder: Path, store: Store) -> StudyTable:
 def figures_of(report: str) -> list[ReportFigure]:
     """The figures that a report in Markdown shows."""
     return [
-        ReportFigure(stem=stem, title=title, caption=caption, svg=Markup())
+        ReportFigure(stem=stem, title=title, caption=caption, alt="", drawn=Future())
         for title, stem, caption in re.findall(r"^!\[(.*)\]\((.*)\.svg\)\n\n\*\1\. (.*)\*$", report, flags=re.M)
     ]
 

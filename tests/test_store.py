@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,25 @@ def test_a_result_that_is_not_what_it_should_be_is_damaged(store: Store, old: st
         store.load(result.id)
 
 
+@pytest.mark.fault(37)
+def test_a_sealed_result_in_which_a_key_stands_twice_is_damaged(store: Store) -> None:
+    result = make_result()
+    store.save(result)
+    path = store.root / "trials" / result.id / "result.json"
+    body, _, _ = path.read_text().rpartition(',\n "sha256"')
+    body = body.replace('"status": "finished"', '"status": "finished",\n "status": "finished"')
+    digest = sha256((body + "\n}\n").encode())
+    path.write_text(f'{body},\n "sha256": "{digest}"\n}}\n')
+    with pytest.raises(ValueError, match="a key stands twice"):
+        store.load(result.id)
+
+
+def test_a_sealed_result_may_hold_any_text(store: Store) -> None:
+    result = replace(make_result(), provenance={'a "quoted": key \\': 'a "quoted": word', "plain": "\\"})
+    store.save(result)
+    assert store.load(result.id, details=True) == result
+
+
 def reseal(path: Path, change: dict[str, Any]) -> None:
     """Writes a record anew with other content and the hash that belongs to it, as a stranger could."""
     tree = {name: value for name, value in json.loads(path.read_text()).items() if name != "sha256"} | change
@@ -328,7 +348,7 @@ def test_a_result_that_a_tool_laid_out_anew_is_the_same_result(store: Store) -> 
 
 def test_a_seed_that_is_none_is_damage_whatever_was_read_before(store: Store) -> None:
     text = result_to_json(make_result(), {}).replace('"format": 2', '"format": 1')
-    assert result_from_json(text)[0].spec.seed == 0
+    assert result_from_json(text).spec.seed == 0
     for seed in ("-1", "4294967296", "true", "1.0", '"1"', "null"):
         with pytest.raises(ValueError, match="seed"):
             result_from_json(text.replace('"seed": 0', f'"seed": {seed}'))

@@ -337,7 +337,7 @@ def _label_outer(axes: Axes, i: int, columns: int, count: int, x_label: str, y_l
 
 def _share_limits(panels: Sequence[Axes]) -> None:
     """Gives panels one range of each axis. Axes that matplotlib shares ask each other for their limits at every turn:
-    of 24 panels that took half of the time."""
+    of two dozen panels that took half of the time."""
     box = Bbox.union([axes.dataLim for axes in panels])
     for axes in panels:
         if np.isfinite(box.get_points()).all():

@@ -16,7 +16,7 @@ from normlab.table import ArmRecord, StudyTable
 from normlab.wording import UNITS, words
 
 MAX_SERIES = 7  # as many as can be told apart
-MAX_PANELS, MAX_CURVE_PANELS = 12, 24  # chosen: what fits a page and still can be read
+MAX_PANELS = 12  # chosen: what fits a page and still can be read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,17 +154,17 @@ def metric_figure(tables: Mapping[str, StudyTable], factor: str, y_label: str) -
 def curve_figure(table: StudyTable) -> CurveFigure:
     """The learning curves of every arm: one categorical factor as series, a panel for each combination of the rest.
 
-    Needs a table read with its details. Of more than 24 panels the first 24 are kept, and the figure says so.
+    Needs a table read with its details. Of more than 12 panels the first 12 are drawn, and the figure says so.
     """
     groups = {tuple(arm.arm.levels.items()): [arm] for arm in table.arms}
     panels = _split(groups)
-    drawn = dict(list(panels.items())[:MAX_CURVE_PANELS])
+    drawn = dict(list(panels.items())[:MAX_PANELS])
     found = []
     for title, lines in drawn.items():
         arms = tuple(_arm_curves(table, name, arms[0]) for name, arms in lines)
         found.append(CurvePanel(title=title, arms=arms))
     names = tuple(dict.fromkeys(arm.name for panel in found for arm in panel.arms))
-    left_out = _left_out(panels, MAX_CURVE_PANELS)
+    left_out = _left_out(panels, MAX_PANELS)
     dropout = any(any(dropout_rates(arm.spec.network)) for arm in table.arms)
     return CurveFigure(panels=tuple(found), names=names, chance=_chance(table), dropout=dropout, left_out=left_out)
 

@@ -58,6 +58,13 @@ def write_folders(contents: Mapping[Path, Mapping[str, bytes]]) -> None:
             shutil.rmtree(temporary, ignore_errors=True)  # nothing is left where the rename did not happen
 
 
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file that can be made again: whole or not at all, and without waiting for the disk."""
+    temporary = path.with_name(f".new-{os.getpid()}-{path.name}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
 def write_durably(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from normlab import datasets
-from normlab.diagram import draw_network
 from normlab.errors import UsageError
 from normlab.figures import factor_figure, metric_figure
+from normlab.files import write_file
 from normlab.grid import arms
 from normlab.paper import (
     EVALUATIONS,
@@ -26,21 +26,21 @@ from normlab.paper import (
     judge,
 )
 from normlab.paper import three_evaluations as evaluation_rows
+from normlab.plotters import write_figure
 from normlab.report import (
     ReportFigure,
     markdown_table,
+    own_seconds,
+    plot_factor,
     provenance_rows,
     render,
-    save_factor_figure,
-    save_figure,
-    write_file,
     write_report,
 )
 from normlab.rows import to_csv
 from normlab.stats import Difference, Mean
 from normlab.study import label_of
 from normlab.table import StudyTable, read_table
-from normlab.trial import SETTINGS
+from normlab.trial import SETTINGS, make_spec
 from normlab.wording import context_words, interval_words, p_words, percent, seeds_words, words
 
 EVALUATION_NAMES = {
@@ -258,9 +258,7 @@ def _setting(value: Any) -> str:
 
 def _provenance_row(name: str, table: StudyTable) -> dict[str, Any]:
     entries = {row["entry"]: row["value"] for row in provenance_rows(table)}
-    seconds = [
-        float(record.result.provenance.get("seconds", 0.0)) for record in table.records().values() if record.result
-    ]
+    seconds = [own_seconds(record.result) for record in table.records().values() if record.result]
     done = sum(table.count(state) for state in ("finished", "diverged"))
     return {
         "study": name.removeprefix("paper/"),
@@ -307,57 +305,69 @@ def _figures(paper: Paper, tables: Tables, folder: Path) -> tuple[list[tuple[str
     """The figures with their labels, and a line for each that could not be drawn yet."""
     made: list[tuple[str, ReportFigure]] = []
     absent: list[str] = []
-    drawn: list[tuple[str, Callable[[], ReportFigure | None]]] = [
-        ("Figure 1", lambda: _samples(tables, folder)),
+    begun: list[tuple[str, Callable[[], ReportFigure | None]]] = [
+        ("Figure 1", lambda: _classes(tables, folder)),
         ("Figure 2", lambda: _network(folder)),
         ("Figure 3", lambda: _augmentation(tables, folder)),
         *((figure.label, lambda figure=figure: _factor(figure, tables, folder)) for figure in FIGURES),
     ]
-    drawn.insert(6, ("Figure 6, three evaluations", lambda: _three_figure(tables, folder)))
-    for label, draw in drawn:
+    begun.insert(6, ("Figure 6, three evaluations", lambda: _three_figure(tables, folder)))
+    for label, begin in reversed(begun):  # first those that plotters draw, while the others are drawn here
         try:
-            figure = draw()
+            figure = begin()
         except UsageError as error:  # such as data that is not here
-            absent.append(f"{label} could not be drawn: {error}")
+            absent.insert(0, f"{label} could not be drawn: {error}")
             continue
         if figure is None:
-            absent.append(f"{label}: no results yet.")
+            absent.insert(0, f"{label}: no results yet.")
         else:
-            made.append((label, figure))
+            made.insert(0, (label, figure))
     return made, absent
 
 
-def _samples(tables: Tables, folder: Path) -> ReportFigure:
+def _classes(tables: Tables, folder: Path) -> ReportFigure:
     from normlab.datasets.samples import draw_samples
 
-    data = str(tables.study("paper/learning-rate").base["data"])
+    stem, data = "figure-1-classes", str(tables.study("paper/learning-rate").base["data"])
     images = datasets.load(data)
-    title = "The classes"
-    caption = f"The first ten training images of each class. Data: {data}."
-    return save_figure(draw_samples(images), folder, "figure-1-classes", title, caption, ", ".join(images.classes))
+    return ReportFigure(
+        stem=stem,
+        title="The classes",
+        caption=f"The first ten training images of each class. Data: {data}.",
+        alt=", ".join(images.classes),
+        drawn=write_figure(folder / stem, draw_samples(images)),
+    )
 
 
 def _network(folder: Path) -> ReportFigure:
-    notation = "64K-4C3B-256D-Dropout0.5-10D"
+    from normlab.diagram import draw_network
+
+    stem, notation = "figure-2-network", "64K-4C3B-256D-Dropout0.5-10D"
     figure = draw_network(
         notation, in_channels=3, image_size=32, norm="batch", norm_position="before_activation", activation="leaky_relu"
     )
-    caption = "Every bar is a layer; repeated layers are drawn once. Below them the shapes of their outputs."
-    return save_figure(figure, folder, "figure-2-network", f"The network {notation}", caption, notation)
+    return ReportFigure(
+        stem=stem,
+        title=f"The network {notation}",
+        caption="Every bar is a layer; repeated layers are drawn once. Below them the shapes of their outputs.",
+        alt=notation,
+        drawn=write_figure(folder / stem, figure),
+    )
 
 
 def _augmentation(tables: Tables, folder: Path) -> ReportFigure:
     from normlab.augment_picture import draw_augmentation
-    from normlab.trial import make_spec
 
-    study = tables.study("paper/final")
+    study, stem = tables.study("paper/final"), "figure-3-augmentation"
     spec = make_spec({**study.base, "seed": study.seeds[0]})
-    figure = draw_augmentation(datasets.load(str(study.base["data"])), spec)
-    caption = (
-        "Each transform alone at its limit, then all composed, as training composes them (bilinear, edges repeated)."
+    return ReportFigure(
+        stem=stem,
+        title="Augmentation",
+        caption="Each transform alone at its limit, then all composed, as training composes them (bilinear, edges "
+        f"repeated). Data: {spec.data}.",
+        alt="Four images, each as it is, rotated, shifted, flipped, and under random compositions of these.",
+        drawn=write_figure(folder / stem, draw_augmentation(datasets.load(spec.data), spec)),
     )
-    alt = "Four images, each as it is, rotated, shifted, flipped, and under random compositions of these."
-    return save_figure(figure, folder, "figure-3-augmentation", "Augmentation", f"{caption} Data: {spec.data}.", alt)
 
 
 def _factor(figure: _PaperFigure, tables: Tables, folder: Path) -> ReportFigure | None:
@@ -365,7 +375,7 @@ def _factor(figure: _PaperFigure, tables: Tables, folder: Path) -> ReportFigure 
     data = factor_figure(table, figure.factor)
     if not data.points():
         return None
-    return save_factor_figure(data, folder, figure.stem, figure.title, f"Data: {context_words(table)}")
+    return plot_factor(data, folder, figure.stem, figure.title, f"Data: {context_words(table)}")
 
 
 def _three_figure(tables: Tables, folder: Path) -> ReportFigure | None:
@@ -375,7 +385,7 @@ def _three_figure(tables: Tables, folder: Path) -> ReportFigure | None:
         return None
     title = "The same trained networks, evaluated with three kinds of statistics"
     context = f"Data: {context_words(tables(SMALL_BATCH))}"
-    return save_factor_figure(data, folder, "figure-6-three-evaluations", title, context)
+    return plot_factor(data, folder, "figure-6-three-evaluations", title, context)
 
 
 def _study_report(name: str, tables: Tables, folder: Path) -> str:

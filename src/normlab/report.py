@@ -4,10 +4,10 @@
 """
 
 import functools
-import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -15,13 +15,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
-from matplotlib.figure import Figure
 
 from normlab.answers import answers, caveat
-from normlab.drawing import draw_curves, draw_factor, picture
 from normlab.errors import UsageError
 from normlab.figures import CurveFigure, FactorFigure, curve_figure, factor_figure
-from normlab.result import sha256
+from normlab.files import write_file
+from normlab.plotters import plot
+from normlab.result import Result, sha256
 from normlab.rows import arm_rows, contrast_rows, sensitivity_contrast_rows, sensitivity_rows, to_csv, to_json, to_latex
 from normlab.stats import binomial_error
 from normlab.study import Study, label_of, shipped_studies
@@ -45,12 +45,19 @@ MAX_ALT_CHARACTERS = 1_500  # chosen: what a listener can bear; the table has ev
 
 @dataclass(frozen=True, kw_only=True)
 class ReportFigure:
-    """A figure in the report: the stem of its files, what it shows in words, and its drawing as inline SVG."""
+    """A figure in the report: the stem of its files, what it shows in words (`alt` for who cannot see it), and its
+    drawing, which a plotter may still be at."""
 
     stem: str
     title: str
     caption: str
-    svg: Markup
+    alt: str
+    drawn: Future[bytes]
+
+    @property
+    def svg(self) -> Markup:
+        """The drawing as part of a page; waits for it."""
+        return inline_svg(self.drawn.result().decode(), self.stem, f"{self.title}. {self.alt}")
 
 
 def report_folder(study: Study) -> str:
@@ -70,8 +77,8 @@ def write_report(study: Study, table: StudyTable, folder: Path) -> Path:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_numbers(table, folder)
-        figures = _write_figures(table, folder)
+        figures = _plot_figures(table, folder)
+        write_numbers(table, folder)  # while they are drawn
         path = folder / "report.html"
         write_file(path, _render(study, table, figures).encode())
         write_file(folder / "report.md", to_markdown(study, table, figures).encode())
@@ -204,13 +211,19 @@ def provenance_rows(table: StudyTable) -> list[dict[str, str]]:
         for key, value in dict(result.provenance).items():
             if key == "cohort":  # its name; the sizes stand beside it
                 continue
-            found.setdefault(str(key), []).append(value)
+            found.setdefault(str(key), []).append(own_seconds(result) if key == "seconds" else value)
     rows = [
         {"entry": words(key), "value": _provenance_words(key, [v for v in values if v not in (None, "")])}
         for key, values in found.items()
     ]
     fingerprints = dict.fromkeys(f"{arm.spec.data}: {arm.spec.data_fingerprint}" for arm in table.arms)
     return [*rows, {"entry": "data fingerprint", "value": some(list(fingerprints))}]
+
+
+def own_seconds(result: Result) -> float:
+    """A trial's share of the seconds that its cohort took."""
+    source = result.provenance
+    return float(source.get("seconds", 0.0)) / max(int(source.get("cohort_size", 1)), 1)
 
 
 def _provenance_words(key: str, values: Sequence[Any]) -> str:
@@ -240,7 +253,7 @@ def _word(value: Any) -> str:
 # --- figures and page -------------------------------------------------------------------------------------------------
 
 
-def _write_figures(table: StudyTable, folder: Path) -> list[ReportFigure]:
+def _plot_figures(table: StudyTable, folder: Path) -> list[ReportFigure]:
     made: list[ReportFigure] = []
     context = f"Data: {context_words(table)}"
     drawn = [factor_figure(table, factor.name) for factor in table.study.factors]
@@ -248,27 +261,21 @@ def _write_figures(table: StudyTable, folder: Path) -> list[ReportFigure]:
         if data.points():
             stem = f"figure-{len(made) + 1}-{_slug(data.factor)}"
             title = f"{words(table.metric).capitalize()} against {words(data.factor)}"
-            made.append(save_factor_figure(data, folder, stem, title, context))
+            made.append(plot_factor(data, folder, stem, title, context))
     if any(table.details(record) for record in table.records().values()):
         curves = curve_figure(table)
-        stem, title = f"figure-{len(made) + 1}-curves", "Learning curves"
-        alt = _curve_alt(curves)
-        made.append(save_figure(draw_curves(curves), folder, stem, title, _curve_caption(curves, context), alt))
+        stem, caption = f"figure-{len(made) + 1}-curves", _curve_caption(curves, context)
+        drawing = plot(folder / stem, "normlab.drawing:draw_curves", curves)
+        made.append(
+            ReportFigure(stem=stem, title="Learning curves", caption=caption, alt=_curve_alt(curves), drawn=drawing)
+        )
     return made
 
 
-def save_factor_figure(data: FactorFigure, folder: Path, stem: str, title: str, context: str) -> ReportFigure:
-    """Draws a factor's figure and describes it; `context` says what the numbers must not be read without."""
-    return save_figure(draw_factor(data), folder, stem, title, _factor_caption(data, context), _alt(data))
-
-
-def save_figure(figure: Figure, folder: Path, stem: str, title: str, caption: str, alt: str) -> ReportFigure:
-    """Writes a figure as SVG, PDF and PNG; `alt` is for who cannot see it."""
-    svg = picture(figure, ".svg")
-    write_file(folder / f"{stem}.svg", svg)
-    for suffix in (".pdf", ".png"):
-        write_file(folder / f"{stem}{suffix}", picture(figure, suffix))
-    return ReportFigure(stem=stem, title=title, caption=caption, svg=inline_svg(svg.decode(), stem, f"{title}. {alt}"))
+def plot_factor(data: FactorFigure, folder: Path, stem: str, title: str, context: str) -> ReportFigure:
+    """Has a factor's figure drawn, and describes it; `context` says what the numbers must not be read without."""
+    drawing = plot(folder / stem, "normlab.drawing:draw_factor", data)
+    return ReportFigure(stem=stem, title=title, caption=_factor_caption(data, context), alt=_alt(data), drawn=drawing)
 
 
 def inline_svg(svg: str, prefix: str, label: str) -> Markup:
@@ -363,9 +370,3 @@ def render(template: str, **values: Any) -> str:
 
 def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "factor"
-
-
-def write_file(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".new-{os.getpid()}-{path.name}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

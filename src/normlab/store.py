@@ -25,7 +25,7 @@ from typing import Any, Literal
 from normlab.errors import UsageError
 from normlab.files import read_bounded, write_durably, write_folder, write_folders
 from normlab.processes import lock, machine_identity, process_identity, process_start
-from normlab.result import Result, details_from_json, details_to_json, result_from_json, result_to_json, sha256
+from normlab.result import Details, Result, details_from_json, details_to_json, result_from_json, result_to_json, sha256
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0  # chosen: a runner that is silent for twelve heartbeats is gone
@@ -94,18 +94,30 @@ class Store:
         except OSError as error:
             raise Unreadable(f"{path} cannot be read: {error.strerror}") from None
         try:
-            result, files = result_from_json(content.decode())
+            result = result_from_json(content.decode())
             if result.id != trial_id:
                 raise ValueError(f"it is the result of {result.id}")
-            if details and "details.json" in files:
-                path = os.path.join(self.root, "trials", trial_id, "details.json")
-                content = read_bounded(path, FILES["details.json"])
-                if sha256(content) != files["details.json"]:
-                    raise ValueError("its SHA-256 is not the one in result.json")
-                result = replace(result, details=details_from_json(content.decode()))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
+        return replace(result, details=self.details(result)) if details else result
+
+    def details(self, result: Result) -> Details | None:
+        """What a result of this store holds beyond its metrics, or None where it holds no more. Raises ValueError,
+        naming the file, where it is damaged."""
+        if "details.json" not in result.files:
+            return None
+        path = os.path.join(self.root, "trials", result.id, "details.json")
+        try:
+            content = read_bounded(path, FILES["details.json"])
+            if sha256(content) != result.files["details.json"]:
+                raise ValueError("its SHA-256 is not the one in result.json")
+            return details_from_json(content.decode())
         except (ValueError, OSError) as error:
             raise ValueError(f"{path} is damaged: {getattr(error, 'strerror', None) or error}") from None
-        return result
+
+    def has_weights(self, trial_id: str) -> bool:
+        """Whether the weights of a result were kept, as far as this user may see."""
+        return os.path.exists(self._folder(trial_id) / "model.safetensors")
 
     def set_aside_damaged(self, trial_id: str) -> str | None:
         """Moves a result out of the way if it is damaged now: another runner may have trained it again since that was
@@ -259,6 +271,9 @@ class Store:
                         found.append(ids)
                         break
         return found
+
+    def has_checkpoint(self, ids: Sequence[str]) -> bool:
+        return any(self.checkpoint_folder(ids).glob("[0-9]*"))
 
     def remove_checkpoint(self, ids: Sequence[str]) -> None:
         shutil.rmtree(self.checkpoint_folder(ids), ignore_errors=True)

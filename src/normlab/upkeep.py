@@ -176,9 +176,9 @@ def _numbers(content: dict[str, bytes]) -> tuple[object, ...]:
 def _require_whole(name: str, read: Callable[[str], bytes]) -> dict[str, bytes]:
     """The files of a result, each as its hash says; raises ValueError or OSError where they are not."""
     content = {"result.json": read("result.json")}
-    result, files = result_from_json(content["result.json"].decode())
+    result = result_from_json(content["result.json"].decode())
     _require_own_id(name, result)
-    for file, digest in files.items():
+    for file, digest in result.files.items():
         if file not in FILES or file == "result.json":
             raise ValueError(f"it names a file {file!r}; allowed: {', '.join(list(FILES)[1:])}")
         content[file] = read(file)
