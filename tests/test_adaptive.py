@@ -11,6 +11,7 @@ from normlab.adaptive import look_words, require_contrasts
 from normlab.answers import answers
 from normlab.errors import UsageError
 from normlab.plan import make_plan, wanted_trials
+from normlab.rows import contrast_rows
 from normlab.store import Store
 from normlab.study import Study
 from normlab.table import read_table
@@ -111,6 +112,56 @@ def test_arms_of_the_same_trials_are_no_contrast_to_resolve(tmp_path: Path, stor
     assert [record.verdict for record in table.contrasts] == ["same trials", "better"]
     assert seeds_by_arm(study, store)["activation relu, slope 0.1"] == 3
     assert "1 of 1 contrasts are resolved" in status_words(table)
+
+
+def test_arms_of_the_same_trials_stay_so_where_one_got_more_seeds(tmp_path: Path, store: Store, filled: None) -> None:
+    text = TEXT.replace(
+        "norm: [none, batch]\n  learning_rate: [1e-3, 0.1]", "activation: [relu, leaky_relu]\n  slope: [0.1, 0.2]"
+    )
+    text = text.replace("norm: [batch, none]", "slope: [0.1, 0.2]\n  - activation: [leaky_relu, relu]")
+
+    def clear_at_the_large_slope(spec: TrialSpec) -> float:
+        noise = np.random.default_rng([spec.seed, len(spec.activation)]).normal(0, 0.002)
+        return float(0.9 + noise - 0.4 * (spec.activation == "leaky_relu" and spec.slope > 0.1))
+
+    study = make_study(tmp_path, text)
+    fill(store, study, clear_at_the_large_slope)
+    assert len({*seeds_by_arm(study, store).values()}) == 2
+    verdicts = {record.contrast.label: record.verdict for record in read_table(study, store, fingerprint).contrasts}
+    assert verdicts["slope: 0.1 − 0.2 at activation relu"] == "same trials"
+
+
+def test_what_is_resolved_stands_on_the_runs_that_resolved_it(tmp_path: Path, store: Store, filled: None) -> None:
+    """With three norms, `none` goes on for the open contrast, and the resolved one must not move with it."""
+    text = TEXT.replace("[none, batch]", "[none, batch, renorm]").replace("learning_rate: [1e-3, 0.1]", "")
+    text = text.replace("norm: [batch, none]", "norm: [batch, none]\n  - norm: [renorm, none]")
+
+    def batch_leads_at_first(spec: TrialSpec) -> float:
+        noise = np.random.default_rng([spec.seed, len(spec.norm)]).normal(0, 0.002)
+        return float(0.5 + noise + (0.1 if spec.norm == "batch" else 0) + (0.3 if spec.seed > 2 else 0))
+
+    study = make_study(tmp_path, text)
+    fill(store, study, batch_leads_at_first)
+    table = read_table(study, store, fingerprint)
+    resolved, opened = contrast_rows(table)
+    assert (resolved["verdict"], resolved["n_first"], resolved["n_second"]) == ("better", 3, 3)
+    assert resolved["difference"] == pytest.approx(0.1, abs=0.01)
+    assert table.progress is not None
+    assert resolved["p"] == table.progress.resolved[resolved["contrast"]].p
+    assert (opened["n_first"], opened["p"], opened["p_holm"]) == (8, None, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["seeds=30"], "the study has 30 seeds; write more, as in --max-seeds 60"),
+        (["seeds=5", "--max-seeds", "5"], "as in --max-seeds 10"),
+        (["seeds=[100, 101, 102]"], "this study names others; write seeds: 3"),
+    ],
+)
+def test_seeds_are_added_and_never_taken_away(tmp_path: Path, here: Run, options: list[str], words: str) -> None:
+    refused = here("run", make_study(tmp_path).path, *options, "--until-resolved")
+    assert (refused.returncode, words in refused.stderr) == (2, True), refused.stderr
 
 
 def test_an_open_contrast_says_what_is_missing_and_never_none(tmp_path: Path, store: Store, filled: None) -> None:

@@ -10,7 +10,7 @@ import pytest
 from normlab.export import export, runs
 from normlab.table import StudyTable, read_table
 from tests.conftest import Run
-from tests.test_table import fill, fingerprint, make_store, make_study, noisy
+from tests.test_table import STUDY, fill, fingerprint, make_store, make_study, noisy
 
 
 @pytest.fixture
@@ -42,6 +42,16 @@ def test_mlflow_has_every_trial_once_with_its_curves(table: StudyTable, tmp_path
         losses = client.get_metric_history(run.info.run_id, "train_loss")
         assert [(m.step, m.value) for m in losses] == [(row["epoch"], row["train_loss"]) for row in one.epochs]
         assert run.data.metrics.get("final_test_accuracy") == one.result.metrics.get("test_accuracy")
+
+
+def test_a_trial_that_two_arms_share_is_exported_once(tmp_path: Path) -> None:
+    text = STUDY.replace("norm: [none, batch]", "activation: [relu, leaky_relu]")
+    text = text.replace("learning_rate: [1e-3, 0.1]", "slope: [0.1, 0.2]").partition("contrasts")[0]
+    study, store = make_study(text), make_store(tmp_path)
+    fill(store, study, lambda spec: 0.9 + 0.01 * spec.seed)
+    table = read_table(study, store, fingerprint, details=True)
+    assert [run.result.id for run in runs(table)] == list(table.records())
+    assert export(table, "tensorboard", tmp_path / "tb") == 9
 
 
 def test_tensorboard_shows_every_trials_curves(table: StudyTable, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 import normlab as api
 from normlab.results import Results
+from tests.test_table import STUDY, fill, fingerprint, make_store, make_study, noisy
 
 NOTEBOOKS = Path(__file__).parent.parent / "docs" / "notebooks.md"
 
@@ -17,7 +18,7 @@ NOTEBOOKS = Path(__file__).parent.parent / "docs" / "notebooks.md"
 def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the documentation's examples leave behind, run in a folder of their own."""
     blocks = re.findall(r"^```python\n(.*?)^```", NOTEBOOKS.read_text(), flags=re.M | re.S)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     names: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("notebook"))
@@ -93,6 +94,12 @@ def test_a_figure_shows_itself(results: Results) -> None:
         (lambda r: r.compare(nrom=("batch", "none")), "did you mean 'norm'"),
         (lambda r: r.compare(norm=("batch", "none"), at={"rate": 1}), "factor 'rate'"),
         (lambda r: r.compare(norm=("batch", "none"), best="rate"), "factor 'rate'"),
+        (lambda r: r.compare(norm=("batch", "none"), at={"norm": "batch"}), "'norm' is said twice"),
+        (lambda r: r.compare(norm=("batch", "none"), best="norm"), "'norm' is said twice"),
+        (
+            lambda r: r.compare(norm=("batch", "none"), best="learning_rate", at={"learning_rate": 0.1}),
+            "'learning_rate' is said twice",
+        ),
         (lambda r: r.plot("rate"), "factor 'rate'"),
         (lambda r: r.frame("trial"), "did you mean 'trials'"),
     ],
@@ -101,3 +108,41 @@ def test_a_wrong_question_is_one_line(results: Results, ask: Any, words: str) ->
     with pytest.raises(api.UsageError, match=re.escape(words)) as caught:
         ask(results)
     assert "\n" not in str(caught.value)
+
+
+def one_at_a_time(folder: Path) -> Any:
+    study, store = make_study(STUDY.replace("factors:", "vary: one-at-a-time\nfactors:")), make_store(folder)
+    fill(store, study, noisy)
+    return api.load_results(study, store=store)
+
+
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [
+        ({"at": {"learning_rate": 0.1}}, "no arm with norm batch has a partner with none there"),
+        ({"best": "learning_rate"}, "write vary: grid"),
+    ],
+)
+def test_a_question_to_which_no_arms_belong_is_refused_and_no_other_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: Any, words: str
+) -> None:
+    monkeypatch.setattr("normlab.datasets.fingerprint", fingerprint)
+    results = one_at_a_time(tmp_path)
+    assert len(results.compare(norm=("batch", "none"))) == 1
+    with pytest.raises(api.UsageError, match=words):
+        results.compare(norm=("batch", "none"), **question)
+
+
+def test_one_of_several_planned_contrasts_keeps_the_correction_over_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("normlab.datasets.fingerprint", fingerprint)
+    text = STUDY.replace("norm: [none, batch]", "norm: [none, batch, renorm]")
+    text = text.replace("contrasts:", "margin: 2\ncontrasts:\n  - norm: [renorm, none]")
+    study, store = make_study(text), make_store(tmp_path)
+    fill(store, study, noisy)
+    results = api.load_results(study, store=store)
+    asked = results.compare(norm=("batch", "none"))
+    assert 0 < len(asked) < len(results.contrasts())
+    assert asked == [row for row in results.contrasts() if row["contrast"].startswith("norm: batch")]
+    assert all(row["planned"] and row["margin"] == 0.02 for row in asked)

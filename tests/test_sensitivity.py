@@ -1,7 +1,9 @@
 """Sensitivity to a numeric factor: worked examples, and error rates under known truth."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normlab.result import Result
+from normlab.rows import contrast_rows
 from normlab.sensitivity import is_log, mean_height, own_ranges, sensitivities, sensitivity_contrasts, usable_range
 from normlab.stats import compare, mean_interval, not_worse_than_best, welch_difference
 from normlab.study import Study, parse_study
 from normlab.table import StudyTable, read_table
 from normlab.trial import TrialSpec
 from normlab.wording import best_words, sensitivity_contrast_summary, sensitivity_summary
+from tests.test_table import fill, fingerprint, make_store
 
 RATES = (1e-4, 1e-3, 1e-2, 0.1)
 STUDY = """
@@ -45,7 +49,7 @@ class Scores:
             for trial in row
         }  # fmt: skip
 
-    def load(self, trial_id: str, *, details: bool) -> Result:
+    def load(self, trial_id: str) -> Result:
         return self.results[trial_id]
 
     def failures(self, ids: object) -> Mapping[str, str]:
@@ -200,6 +204,32 @@ def test_each_arm_is_compared_at_the_level_that_other_seeds_chose() -> None:
     specs = [arm.spec for arm in (record.first, record.second)]
     first, second = ([bump(spec.model_copy(update={"seed": seed})) for seed in (3, 4, 5)] for spec in specs)
     assert record.difference == welch_difference(first, second)
+
+
+def test_what_diverged_among_the_seeds_that_chose_is_no_part_of_the_comparison(tmp_path: Path) -> None:
+    def one_diverges(spec: TrialSpec) -> float:
+        return math.nan if spec.seed == 0 and spec.norm == "batch" else bump(spec)
+
+    def row_of(name: str, accuracy: Callable[[TrialSpec], float | None]) -> dict[str, Any]:
+        study, store = parse_study(STUDY.encode(), name="s", path="s.yaml"), make_store(tmp_path / name)
+        fill(store, study, accuracy)
+        (row,) = contrast_rows(read_table(study, store, fingerprint))
+        return row
+
+    row = row_of("all", one_diverges)
+    assert (row["n_first"], row["diverged_first"], row["divergence_p"]) == (3, 0, None)
+
+    row = row_of("one of those that choose is missing", lambda spec: None if spec.seed == 1 else one_diverges(spec))
+    assert (row["n_first"], row["diverged_first"], row["divergence_p"]) == (0, 0, None)
+
+
+def test_lines_of_the_same_trials_are_not_compared() -> None:
+    text = STUDY.replace("norm: [none, batch]", "activation: [relu, leaky_relu]\n  slope: [0.1, 0.2]")
+    text = re.sub(r"contrasts:.*", "contrasts:\n  - slope: [0.1, 0.2]\n", text, flags=re.S)
+    table = make_table(bump, text)
+    assert "same trials" in {record.verdict for record in table.contrasts}
+    labels = [pair.label for pair in sensitivity_contrasts(table, sensitivities(table))]
+    assert labels == ["slope: 0.1 − 0.2 at activation leaky_relu"]
 
 
 def test_one_seed_chooses_nothing_and_compares_nothing() -> None:

@@ -16,7 +16,7 @@ from normlab.errors import UsageError
 from normlab.grid import arms, trials_by_arm
 from normlab.result import Details, Result
 from normlab.rows import arm_rows, contrast_rows, to_csv, to_json, to_latex, trial_rows
-from normlab.stats import holm, mean_interval, welch_difference
+from normlab.stats import holm, mean_interval, seeds_for_equivalence, welch_difference
 from normlab.store import Store
 from normlab.study import Study, parse_study
 from normlab.table import read_table
@@ -175,6 +175,24 @@ def test_a_margin_in_the_study_allows_the_verdict_equivalent(store: Store) -> No
     assert [row["margin"] for row in contrast_rows(table)] == [0.02, 0.02]
     unmargined = read_table(make_study(), store, fingerprint)
     assert {record.verdict for record in unmargined.contrasts} == {"not resolved"}
+
+
+def test_seeds_that_would_settle_an_equivalence_go_by_the_tests_of_equivalence_that_are_open(store: Store) -> None:
+    rates = ", ".join(f"{i}e-4" for i in range(1, 11))
+    study = make_study(STUDY.replace("1e-3, 0.1", rates).replace("seeds: 3", "seeds: 5") + "margin: 0.5\n")
+
+    def alike_at_the_first_rate(spec: TrialSpec) -> float:
+        noise = np.random.default_rng([spec.seed, int(1e5 * spec.learning_rate), len(spec.norm)]).normal(0, 0.003)
+        return float(0.9 + noise - 0.3 * (spec.norm == "batch" and spec.learning_rate > 1.5e-4))
+
+    fill(store, study, alike_at_the_first_rate)
+    first, *others = read_table(study, store, fingerprint).contrasts
+    assert {record.verdict for record in others} == {"worse"}
+    assert first.verdict == "not resolved"
+    assert (first.alpha, first.equivalence_alpha) == pytest.approx((0.05, 0.005))
+    assert first.difference is not None
+    at_the_level_of_the_verdict = seeds_for_equivalence(first.difference, 0.005, alpha=0.005)
+    assert first.seeds == at_the_level_of_the_verdict
 
 
 def test_what_is_not_resolved_says_what_these_runs_could_and_how_many_would(store: Store) -> None:
@@ -351,13 +369,12 @@ def test_details_are_read_only_when_asked_for_and_never_kept(store: Store) -> No
         assert record.result.details is None
 
 
-@pytest.mark.parametrize("name", ["details.json", "result.json"])
-def test_details_that_were_damaged_after_the_table_was_read_are_none_and_stop_nothing(store: Store, name: str) -> None:
+def test_details_that_were_damaged_after_the_table_was_read_are_none_and_stop_nothing(store: Store) -> None:
     study = make_study()
     fill(store, study, noisy)
     table = read_table(study, store, fingerprint, details=True)
     record = table.arms[0].trials[0]
-    (store.root / "trials" / record.trial.id / name).write_text("{}")
+    (store.root / "trials" / record.trial.id / "details.json").write_text("{}")
     assert table.details(record) is None
     again = read_table(study, store, fingerprint, details=True).arms[0].trials[0]
     assert (again.state, again.result) == ("damaged", None)

@@ -10,7 +10,7 @@ from normlab.table import ContrastRecord, StudyTable
 from normlab.wording import axis_unit, best_words, interval_words, percent, runs_words, seeds_words, some, words
 
 VERDICTS = ("better", "worse", "equivalent", "not resolved", "n too small to say", "no spread", "same trials")
-MADE_BY = ("normlab_version", "torch", "device", "processor")  # of which a study should have one each
+MADE_BY = ("normlab_version", "commit", "torch", "device", "gpu", "processor")  # of which a study should have one each
 
 
 def answers(table: StudyTable) -> list[str]:

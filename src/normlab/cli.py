@@ -127,8 +127,17 @@ def run(
     """Train what is missing of a study. Run it again to go on where it stopped."""
     study, store = _open(study_name, scale, overrides, store_path)
     if until_resolved and not study.looks:
+        first = max(len(study.seeds), 2)
+        if study.seeds != tuple(range(len(study.seeds))):
+            raise UsageError(
+                "--until-resolved: it goes on from seeds 0, 1, …, and this study names others; write seeds: 3"
+            )
+        if first >= max_seeds:
+            raise UsageError(
+                f"--until-resolved: the study has {first} seeds; write more, as in --max-seeds {2 * first}"
+            )
         others = [text for text in overrides if text.partition("=")[0].strip() != "seeds"]
-        overrides = (*others, f"seeds={min(max(len(study.seeds), 2), max_seeds - 1)}..{max_seeds}")
+        overrides = (*others, f"seeds={first}..{max_seeds}")
         study, store = _open(study_name, scale, overrides, store_path)
     with contextlib.ExitStack() as stack:
         if tensorboard:
@@ -189,7 +198,8 @@ def plan(
                      "failed": states.count("failed"), "running": states.count("running")})  # fmt: skip
     if as_json:
         ids = {trial.id: made.states[trial.id] for trial in made.trials}
-        tree = {"arms": rows, "trials": ids, "missing_flops": total, "estimated_seconds": seconds, "workers": count}
+        tree = {"arms": rows, "trials": ids, "missing_flops": total, "estimated_seconds": seconds, "workers": count,
+                "remarks": made.said()}  # fmt: skip
         click.echo(json.dumps(tree))
         return
     click.echo(_headline(study))
@@ -201,6 +211,8 @@ def plan(
     if missing:
         hands = f"{count} worker{'s' if count > 1 else ''} ({device})"
         click.echo(f"{flops_words(total)}, about {duration_words(seconds)} on {hands}")
+    for remark in made.said():
+        click.echo(f"note: {remark}")
 
 
 @commands.command()
@@ -244,6 +256,9 @@ def report(
     if as_json:
         click.echo(to_json(read_table(study, store, datasets.fingerprint)))
         return
+    from normlab import plotters
+
+    plotters.start(len(study.factors) + 1)
     from normlab.report import report_folder, write_report
 
     table = read_table(study, store, datasets.fingerprint, details=True)

@@ -65,12 +65,14 @@ def export(table: StudyTable, tool: str, folder: Path, uri: str | None = None) -
 
 
 def runs(table: StudyTable) -> Iterator[Run]:
-    """Every trial of the table that has a result."""
+    """Every trial of the table that has a result, once: one that two arms share as the first's."""
+    known: set[str] = set()
     for arm in table.arms:
         for record in arm.trials:
             result = record.result
-            if result is None:
+            if result is None or result.id in known:
                 continue
+            known.add(result.id)
             details = table.details(record)
             curves = details.curves if details else {}
             rows = [dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True)]

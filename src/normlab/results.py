@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 
 from normlab import datasets
 from normlab.errors import UsageError, unknown
+from normlab.grid import contrasts, without_arms
 from normlab.report import render, report_folder, write_report
-from normlab.rows import arm_rows, contrast_rows, curve_rows, sensitivity_rows, trial_rows
+from normlab.rows import arm_rows, contrast_rows, curve_rows, measured_rows, sensitivity_rows
 from normlab.store import Store
 from normlab.study import ContrastSpec, Study, label_of
 from normlab.table import StudyTable, read_table
@@ -25,7 +26,7 @@ from normlab.wording import arm_summary, context_words, contrast_summary, sensit
 
 Kind = Literal["trials", "arms", "contrasts", "sensitivity", "curves"]
 KINDS: Mapping[str, Callable[[StudyTable], list[dict[str, Any]]]] = {
-    "trials": trial_rows,
+    "trials": measured_rows,
     "arms": arm_rows,
     "contrasts": contrast_rows,
     "sensitivity": sensitivity_rows,
@@ -83,8 +84,9 @@ class Results:
         """Two levels of a factor, the first minus the second: `compare(norm=("batch", "none"))`.
 
         `at` keeps to levels of other factors, `{"learning_rate": 0.01}`; `best` names a factor at whose best level each
-        arm stands, chosen on half of the seeds; `margin` (percentage points) allows the verdict *equivalent*. Whatever
-        the study did not plan is exploratory, and corrected by itself, for its own number of comparisons.
+        arm stands, chosen on half of the seeds; `margin` (percentage points) allows the verdict *equivalent*. What the
+        study planned is shown as it stands there, corrected over all that was planned; anything else is exploratory,
+        and corrected by itself, for its own number of comparisons.
         """
         if len(factor) != 1:
             raise UsageError(f"compare: given {len(factor)} factors; write one, such as norm=('batch', 'none')")
@@ -98,20 +100,26 @@ class Results:
         }
         if best is not None:
             self._level(best, None)
+        study = self.table.study
+        for other in [*levels, *([best] if best else [])]:
+            if other == name or (other == best and best in levels):
+                raise UsageError(f"compare: '{other}' is said twice; 'at' and 'best' name other factors, once each")
+        if best is not None and study.vary != "grid":
+            raise UsageError(f"compare: best='{best}' needs every level of it in both arms; write vary: grid")
         asked = ContrastSpec(factor=name, first=first, second=second, at=levels, margin=margin, best=best)
-        study = replace(self.table.study, contrasts=(asked,), first_seeds=None)
+        same = [one for one in study.contrasts if asked in (one, replace(one, margin=None))]
+        study = replace(study, contrasts=(asked,), first_seeds=None)
+        if without_arms(study):
+            raise UsageError(f"compare: no arm with {name} {first} has a partner with {second} there")
+        labels = {contrast.label for contrast in contrasts(study)}
+        own = [one for one in self.table.contrasts if one.contrast.planned and one.contrast.label in labels]
+        if same and len(own) == len(labels):  # judged among all that was planned, by the looks where seeds are added
+            return _contrast_rows(replace(self.table, contrasts=tuple(own)))
         found = read_table(study, self.store, datasets.fingerprint, metric=self.table.metric, level=self.table.level)
-        planned = self.table.study.contrasts
-        records = [
-            replace(record, contrast=replace(record.contrast, planned=asked in planned)) for record in found.contrasts
-        ]
+        records = [replace(one, contrast=replace(one.contrast, planned=False)) for one in found.contrasts]
         shown = replace(found, contrasts=tuple(records))
         if self.table.progress is None:
             return _contrast_rows(shown)
-        if asked in planned:  # it is judged by its looks
-            labels = {record.contrast.label for record in records}
-            own = tuple(record for record in self.table.contrasts if record.contrast.label in labels)
-            return _contrast_rows(replace(self.table, contrasts=own))
         rows = contrast_summary(shown, full=True)
         return Rows(
             contrast_rows(shown), [row | {"asked": f"{row['asked']}, not adjusted for the looks"} for row in rows]

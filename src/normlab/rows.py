@@ -62,8 +62,9 @@ def contrast_rows(table: StudyTable) -> list[dict[str, Any]]:
                 "high": difference.high if difference else None,
                 "level": table.level,
                 "interval": difference.method if difference else "Welch t",
-                "p": record.p,
-                "p_holm": record.corrected_p,
+                # In a study that adds seeds the p of the look that resolved it; looks have levels of their own.
+                "p": record.p if record.sequential is None else getattr(record.sequential, "p", None),
+                "p_holm": record.corrected_p if record.sequential is None else None,
                 "margin": contrast.margin,
                 "p_equivalence_holm": record.corrected_equivalence_p,
                 "verdict": record.verdict,
@@ -83,15 +84,25 @@ def contrast_rows(table: StudyTable) -> list[dict[str, Any]]:
     return rows
 
 
-def trial_rows(table: StudyTable) -> list[dict[str, Any]]:
+def trial_rows(table: StudyTable, reserved: frozenset[str] = RESERVED) -> list[dict[str, Any]]:
     """One row a trial of an arm: its state and score, so that every number above can be computed again."""
     return [
-        levels_of(arm.arm)
+        levels_of(arm.arm, reserved)
         | {"seed": record.trial.spec.seed, "id": record.trial.id, "state": record.state, "score": record.score}
         | {"metric": table.metric, "reason": record.reason}
         | arm_context(table, arm)
         for arm in table.arms
         for record in arm.trials
+    ]
+
+
+def measured_rows(table: StudyTable) -> list[dict[str, Any]]:
+    """One row a trial of an arm, as `trial_rows`, with all that was measured of it; see `Result.metrics`."""
+    records = [record for arm in table.arms for record in arm.trials]
+    names = dict.fromkeys(name for record in records if record.result for name in record.result.metrics)
+    return [
+        row | {name: record.result.metrics.get(name) if record.result else None for name in names}
+        for row, record in zip(trial_rows(table, RESERVED | names.keys()), records, strict=True)
     ]
 
 
@@ -146,7 +157,8 @@ def curve_rows(table: StudyTable) -> list[dict[str, Any]]:
             if details is None:
                 continue
             curves = details.curves
-            start = levels_of(arm.arm) | {"seed": record.trial.spec.seed, "id": record.trial.id}
+            levels = levels_of(arm.arm, RESERVED | curves.keys())
+            start = levels | {"seed": record.trial.spec.seed, "id": record.trial.id}
             rows += [start | dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True)]
     return rows
 

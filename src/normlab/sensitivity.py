@@ -135,6 +135,8 @@ def sensitivity_contrasts(table: StudyTable, lines: Sequence[Sensitivity]) -> li
     by_place = {(line.factor, frozenset(line.others)): line for line in lines}
     found: dict[tuple[str, str], SensitivityContrast] = {}
     for record in table.contrasts:
+        if record.same_trials:
+            continue
         contrast = record.contrast
         for factor in dict.fromkeys(line.factor for line in lines):
             if factor in (contrast.factor, contrast.best):

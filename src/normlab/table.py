@@ -104,14 +104,15 @@ class ContrastRecord:
     corrected_p: float | None = None  # after Holm, over the planned contrasts or over the exploratory ones
     corrected_equivalence_p: float | None = None  # of two one-sided tests, likewise; None without a margin
     alpha: float = 1 - LEVEL  # that a test among those still open must pass: Holm's first step
+    equivalence_alpha: float = 1 - LEVEL  # the same among the tests of equivalence
     sequential: Resolution | Literal["open", "ended"] | None = None  # in a study that adds seeds: it decides
     chosen_on: tuple[int, ...] = ()  # the seeds that chose each arm's best level; the other seeds are compared
 
     @property
     def same_trials(self) -> bool:
-        """Whether both arms are the same trials, their levels having no effect beside the other settings."""
-        ids = [[trial.trial.id for trial in arm.trials] for arm in (self.first, self.second)]
-        return ids[0] == ids[1]
+        """Whether both arms are the same trials, their levels having no effect beside the other settings. In a study
+        that adds seeds one of them may have got more."""
+        return all(a.trial.id == b.trial.id for a, b in zip(self.first.trials, self.second.trials, strict=False))
 
     @property
     def verdict(self) -> str:
@@ -148,7 +149,7 @@ class ContrastRecord:
             return None
         estimates = [seeds_needed(self.difference, alpha=self.alpha)]
         if self.contrast.margin is not None:
-            estimates.append(seeds_for_equivalence(self.difference, self.contrast.margin, alpha=self.alpha))
+            estimates.append(seeds_for_equivalence(self.difference, self.contrast.margin, alpha=self.equivalence_alpha))
         known = [estimate for estimate in estimates if estimate is not None]
         if not known:
             return None
@@ -214,7 +215,7 @@ def read_table(
         for c in contrasts(study)
     )
     if progress is not None:
-        compared = tuple(replace(record, sequential=_state(record, progress)) for record in compared)
+        compared = tuple(_judged(record, progress, level) for record in compared)
     further = {"details": functools.partial(_details, store)} if details else {}
     return StudyTable(
         **further,
@@ -237,8 +238,14 @@ def _followed(study: Study, rows: Mapping[str, Sequence[TrialRecord]], alpha: fl
     return follow(study.looks, pairs, scores, alpha=alpha)
 
 
-def _state(record: ContrastRecord, progress: Progress) -> Resolution | Literal["open", "ended"]:
-    return progress.resolved.get(record.contrast.label, "ended" if progress.is_done else "open")
+def _judged(record: ContrastRecord, progress: Progress, level: float) -> ContrastRecord:
+    """A contrast as its looks left it: where it is resolved, over the runs that resolved it. An arm that it shares with
+    an open contrast may have more by now."""
+    state = progress.resolved.get(record.contrast.label)
+    if state is None:
+        return replace(record, sequential="ended" if progress.is_done else "open")
+    first, second = (_arm_record(arm.arm, arm.trials[: state.runs], level) for arm in (record.first, record.second))
+    return replace(_contrast_record(record.contrast, first, second, level), sequential=state)
 
 
 # --- details ----------------------------------------------------------------------------------------------------------
@@ -246,10 +253,12 @@ def _state(record: ContrastRecord, progress: Progress) -> Resolution | Literal["
 
 def _read(trial: Trial, store: Store, failures: Mapping[str, str], details: bool, metric: str) -> TrialRecord:
     try:
-        result = store.load(trial.id, details=details)
+        result = store.load(trial.id)
         if result is None:
             return _unfinished(trial, store, failures)
-        return _scored(trial, replace(result, details=None), metric)
+        if details:  # only whether they are whole: those of all trials would fill the memory
+            store.details(result)
+        return _scored(trial, result, metric)
     except (ValueError, TypeError, AttributeError) as error:  # whatever a damaged file holds
         reason = " ".join(str(error).split())
         where = "" if trial.id in reason else f"the result of {trial.id} is damaged: "
@@ -258,11 +267,8 @@ def _read(trial: Trial, store: Store, failures: Mapping[str, str], details: bool
 
 def _details(store: Store, record: TrialRecord) -> Details | None:
     """What a result holds beyond its metrics; None where it holds no more, or was damaged or moved a moment ago."""
-    if record.result is None:
-        return None
     with contextlib.suppress(ValueError):
-        result = store.load(record.trial.id, details=True)
-        return result.details if result else None
+        return store.details(record.result) if record.result else None
     return None
 
 
@@ -321,7 +327,7 @@ def _at_best_levels(
     first, second = (
         _held_out(max(levels, key=lambda one: sum(one.scores[seed] for seed in choosing)), choosing, level)
         if is_chosen
-        else _held_out(levels[0], seeds, level)
+        else _held_back(levels[0])
         for levels in candidates
     )
     found = _contrast_record(replace(contrast, first=first.arm, second=second.arm), first, second, level)
@@ -329,9 +335,14 @@ def _at_best_levels(
 
 
 def _held_out(arm: ArmRecord, seeds: Sequence[int], level: float) -> ArmRecord:
-    """An arm without the scores of these seeds."""
-    trials = (replace(t, score=None) if t.trial.spec.seed in seeds else t for t in arm.trials)
-    return _arm_record(arm.arm, tuple(trials), level)
+    """An arm without its trials of these seeds."""
+    return _arm_record(arm.arm, tuple(t for t in arm.trials if t.trial.spec.seed not in seeds), level)
+
+
+def _held_back(arm: ArmRecord) -> ArmRecord:
+    """An arm of which nothing is known yet."""
+    trials = tuple(TrialRecord(trial=record.trial, state="missing") for record in arm.trials)
+    return ArmRecord(arm=arm.arm, trials=trials, mean=None)
 
 
 def _corrected(records: tuple[ContrastRecord, ...], alpha: float) -> tuple[ContrastRecord, ...]:
@@ -343,14 +354,20 @@ def _corrected(records: tuple[ContrastRecord, ...], alpha: float) -> tuple[Contr
         family = [record for record in records if record.contrast.planned == planned and not record.same_trials]
         raw = [t_test_p(r.difference) if r.difference else None for r in family]
         tested = holm(raw)
-        share = alpha / max(sum(p is None or p >= alpha for p in tested), 1)
+        share = _share(alpha, tested)
         for r, p, q in zip(family, raw, tested, strict=True):
             corrected[id(r)] = replace(r, p=p, corrected_p=q, alpha=share)
         bounded = [(r, r.contrast.margin) for r in family if r.contrast.margin]
         alike = holm([equivalence_p(r.difference, margin) if r.difference else None for r, margin in bounded])
+        share = _share(alpha, alike)
         for (r, _), e in zip(bounded, alike, strict=True):
-            corrected[id(r)] = replace(corrected[id(r)], corrected_equivalence_p=e)
+            corrected[id(r)] = replace(corrected[id(r)], corrected_equivalence_p=e, equivalence_alpha=share)
     return tuple(corrected.get(id(r), r) for r in records)
+
+
+def _share(alpha: float, tested: Sequence[float | None]) -> float:
+    """What Holm leaves to each of the tests that are still open."""
+    return alpha / max(sum(p is None or p >= alpha for p in tested), 1)
 
 
 def _key(arm: Arm) -> tuple[tuple[str, str], ...]:
