@@ -25,10 +25,11 @@ from normlab import datasets
 from normlab.datasets import archive, cifar, decode, folder
 from normlab.datasets.decode import decode_image
 from normlab.datasets.download import Download, fetch
-from normlab.datasets.image_set import ImageSet
+from normlab.datasets.image_set import DataInfo, ImageSet
 from normlab.datasets.samples import draw_samples
 from normlab.datasets.split import parse_split, split_images, split_sizes
 from normlab.errors import UsageError
+from tests.conftest import Run
 
 
 @pytest.fixture(autouse=True)
@@ -181,6 +182,7 @@ def test_an_array_of_objects_in_the_cache_is_never_unpickled(places: Path) -> No
     [
         (encoded(np.full((4, 4), 7, np.uint8)), 7),
         (encoded(np.full((4, 4), 7 * 257, np.uint16)), 7),
+        (encoded(np.full((4, 4), 250, np.uint16)), 1),  # of 65,535: nearly black, however dark the whole image is
         (encoded(np.full((4, 4, 3), 51, np.uint8), mode="P"), 51),
         (encoded(np.full((4, 4, 3), 7, np.uint8), "TIFF", mode="CMYK"), 7),
         (encoded(np.full((4, 4, 4), (7, 7, 7, 255), np.uint8)), 7),
@@ -192,6 +194,12 @@ def test_every_mode_of_image_becomes_rgb(content: bytes, expected: int) -> None:
     pixels = decode_image(content, None)
     assert pixels.shape[2] == 3
     assert np.abs(pixels.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.fault(28)
+def test_pixels_that_are_fractions_are_refused_and_not_made_black() -> None:
+    with pytest.raises(ValueError, match="save it with 8 or 16 bits"):
+        decode_image(encoded(np.full((4, 4), 0.5, np.float32), "TIFF"), None)
 
 
 @pytest.mark.fault(28)
@@ -309,6 +317,11 @@ LAYOUTS = [
     ({"train/cat/0.png", "test/cat/0.png"}, "only the class 'cat'"),
     ({"train/cat/0.png", "train/dog/0.png", "train/1.png"}, "lies in no class"),
     ({"readme.txt"}, "holds no images"),
+    (
+        {f"{part}/{pet}/0.png" for part in ("train", "val", "test") for pet in ("cat", "dog")},
+        "'test' and 'val' are one",
+    ),
+    ({f"{part}/{pet}/0.png" for part in ("train", "more", "test") for pet in ("cat", "dog")}, "'more' stands beside"),
 ]
 
 
@@ -324,7 +337,55 @@ def test_a_layout_that_makes_no_sense_is_explained(places: Path, paths: set[str]
 def test_test_images_that_are_also_training_images_are_counted(places: Path) -> None:
     files = make_files()
     write_zip(places / "pets.zip", files | {"test/cat/copy.png": files["train/cat/0.png"]})
-    assert datasets.load("folder:pets.zip").duplicates == 1
+    images = datasets.load("folder:pets.zip")
+    assert images.duplicates == 1
+    assert images.remarks("official") == ["data folder:pets.zip: 1 test images are training images too"]
+    assert images.remarks("fraction") == []
+
+
+@pytest.mark.fault(30)
+def test_training_images_that_stand_there_twice_are_said_where_a_split_may_part_them(
+    places: Path, normlab: Run, tmp_path: Path
+) -> None:
+    files = make_files()
+    write_zip(places / "pets.zip", files | {"train/cat/copy.png": files["train/cat/0.png"]})
+    images = datasets.load("folder:pets.zip")
+    assert images.copies == 1
+    assert images.remarks("official") == []
+    (remark,) = images.remarks("fraction")
+    assert "1 training images are copies of others" in remark
+    for verb in ("fetch", "show"):
+        assert f"note: {remark}" in normlab("data", verb, "folder:pets.zip").stdout
+    settings = ["data=folder:pets.zip", "split=fraction", "test_fraction=0.5", "network=4K-1C1B-2D", "epochs=1"]
+    done = normlab("train", *settings, "batch_size=2", "--store", tmp_path / "store")
+    assert (done.returncode, done.stderr.count(f"note: {remark}")) == (0, 1), done.stderr
+
+
+@pytest.mark.fault(28)
+def test_a_file_that_can_be_read_again_is_another_state_of_the_data(places: Path) -> None:
+    pets = write_folder(places / "pets", make_files())
+    states = []
+    for mode in (0o000, 0o644):
+        (pets / "train" / "cat" / "0.png").chmod(mode)
+        with archive.open_files(pets) as files:
+            states.append([member.stamp for member in files.members()])
+    assert states[0] != states[1]
+
+
+def test_a_folder_that_may_not_be_listed_does_not_hide_the_others(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_zip(places / "pets.zip", make_files())
+    (places / "lost+found").mkdir()
+    listed = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path.name == "lost+found":  # root may list anything
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert "folder:pets.zip" in [entry.data for entry in datasets.catalogue()]
 
 
 # Hostile archives
@@ -693,6 +754,16 @@ def test_a_smaller_subset_is_part_of_a_larger_one_and_stratified() -> None:
 def test_a_split_that_cannot_be_made_is_explained(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         split_images(make_set(), **settings)
+
+
+@pytest.mark.fault(30)
+def test_a_subset_that_would_leave_out_a_class_is_refused_with_the_least_that_does_not() -> None:
+    info = DataInfo(
+        classes=("a", "b", "c"), train_counts=(500, 500, 2), test_counts=(5, 5, 5), channels=3, image_size=8
+    )
+    with pytest.raises(UsageError, match=r"none of the 2 images of the class 'c'; write 501 or more"):
+        split_sizes(info, split="official", test_fraction=0.2, train_images=100, test_images=None)
+    assert split_sizes(info, split="official", test_fraction=0.2, train_images=501, test_images=None) == (501, 15)
 
 
 def test_official_needs_a_test_part() -> None:

@@ -112,6 +112,8 @@ def data_fetch(name: str, image_size: int | None, max_bad_images: int) -> None:
 
     images = datasets.load(name, image_size=image_size, max_bad_images=max_bad_images)
     click.echo(f"{name}: {len(images.train_labels):,} training and {len(images.test_labels):,} test images are ready")
+    for remark in images.remarks():
+        click.echo(f"note: {remark}")
 
 
 @data.command("show")
@@ -131,13 +133,16 @@ def data_show(name: str, image_size: int | None, picture: str | None, as_json: b
         rows.append({"class": name_of_class, "training images": train, "test images": test})
     shape = "×".join(map(str, images.train_images.shape[1:]))
     if as_json:
-        click.echo(json.dumps({"name": name, "fingerprint": images.fingerprint, "shape": shape, "classes": rows}))
+        tree = {"name": name, "fingerprint": images.fingerprint, "shape": shape, "classes": rows}
+        click.echo(json.dumps(tree | {"remarks": images.remarks()}))
     else:
         print_table(rows)
         click.echo(
             f"{name}: {len(images.train_labels):,} training and {len(images.test_labels):,} test images of {shape}, "
             f"fingerprint {images.fingerprint}"
         )
+        for remark in images.remarks():
+            click.echo(f"note: {remark}")
     if picture:
         from normlab.datasets.samples import draw_samples
 

@@ -24,7 +24,7 @@ ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 class Member:
     path: str  # relative, with forward slashes
     num_bytes: int
-    stamp: str  # changes when the content does: a CRC, or a time
+    stamp: str  # changes when what can be read does: a CRC, or a time and who may read it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,9 @@ class _Folder:
                 if not stat.S_ISREG(status.st_mode):
                     raise UsageError(f"{self.root}: '{path}' is neither a file nor a folder; remove it")
                 _require_bounds(str(self.root), path, status.st_size, len(found), self.limits)
-                found.append(Member(path=path, num_bytes=status.st_size, stamp=str(status.st_mtime_ns)))
+                found.append(
+                    Member(path=path, num_bytes=status.st_size, stamp=f"{status.st_mtime_ns} {status.st_mode:o}")
+                )
         return found
 
     def read(self, path: str) -> bytes:

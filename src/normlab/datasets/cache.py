@@ -25,7 +25,7 @@ from normlab.datasets.image_set import ImageSet
 from normlab.datasets.places import cache_root
 from normlab.errors import UsageError
 
-DECODE_VERSION = 1  # part of every key: another way of decoding must not meet old pixels
+DECODE_VERSION = 2  # part of every key: another way of decoding must not meet old pixels
 
 
 def key(fingerprint: str, image_size: int | None) -> str:
@@ -64,6 +64,7 @@ def open_entry(key: str, name: str) -> ImageSet | None:
         test_labels=labels[train:],
         skipped=tuple(meta["skipped"]),
         duplicates=meta["duplicates"],
+        copies=meta["copies"],
     )
 
 
@@ -108,22 +109,26 @@ def new_images(folder: Path, count: int, size: int) -> None:
 
 
 def write_meta(folder: Path, *, classes: Sequence[str], num_train: int, skipped: Sequence[str] = ()) -> None:
-    """Closes an entry: counts duplicates between the parts and records the sizes of the arrays."""
+    """Closes an entry: counts what stands in it twice and records the sizes of the arrays."""
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     meta = {
         "classes": list(classes),
         "num_train": num_train,
         "skipped": list(skipped),
-        "duplicates": _count_duplicates(images, num_train),
+        **_count_duplicates(images, num_train),
         "bytes": {file: (folder / file).stat().st_size for file in ("images.npy", "labels.npy")},
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False))
 
 
-def _count_duplicates(images: np.ndarray, num_train: int) -> int:
+def _count_duplicates(images: np.ndarray, num_train: int) -> dict[str, int]:
+    """Test images that stand in the training part, and training images that stand there once more."""
     digest: Callable[[np.ndarray], bytes] = lambda image: hashlib.blake2b(image.tobytes(), digest_size=16).digest()  # noqa: E731
     seen = {digest(image) for image in images[:num_train]}
-    return sum(digest(image) in seen for image in images[num_train:])
+    return {
+        "duplicates": sum(digest(image) in seen for image in images[num_train:]),
+        "copies": num_train - len(seen),
+    }
 
 
 def remembered(key: str, compute: Callable[[], str]) -> str:

@@ -89,9 +89,11 @@ def _to_rgb(image: "Image.Image") -> "Image.Image":
     if image.mode == "RGB":
         image.load()
         return image
-    if image.mode.startswith("I") or image.mode == "F":
+    if image.mode == "F":
+        raise ValueError("its pixels are fractions, of which nobody says what is white; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
         values = np.asarray(image, np.float64)
-        scale = 255 / 65535 if values.max(initial=0) > 255 else 1.0
+        scale = 255 / 65535 if image.mode != "I" or values.max(initial=0) > 255 else 1.0
         return Image.fromarray(np.clip(values * scale, 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
         with_alpha = image.convert("RGBA")  # transparent pixels show white, not whatever colour lies under them

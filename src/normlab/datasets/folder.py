@@ -6,6 +6,7 @@ A single folder around all that is looked through. Images become RGB squares of 
 `flow_from_directory` does. Files with other endings than those of images are left alone.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -205,6 +206,12 @@ def _list(where: str, members: Sequence[Member]) -> _Listing:
         depth += 1
     tops = {p[depth].lower() for p in parts}
     split_level = tops <= {*TRAIN, *TEST} and bool(tops & set(TRAIN))
+    for names in (TRAIN, TEST) if split_level else ():
+        if len(both := sorted(tops & set(names))) > 1:
+            raise UsageError(f"{where}: '{both[0]}' and '{both[1]}' are one part here; move one of them elsewhere")
+    if tops & set(TRAIN) and tops & set(TEST) and not split_level:
+        other = min(tops - {*TRAIN, *TEST})
+        raise UsageError(f"{where}: '{other}' stands beside train and test; move it elsewhere")
     class_at = depth + 1 if split_level else depth
     rows = []
     for member, part in zip(members, parts, strict=True):
@@ -252,7 +259,9 @@ def is_candidate(path: Path) -> bool:
     """Whether a file or folder looks as if it held images of one's own."""
     if is_junk(path.name) or path.name.startswith("cifar-10-"):
         return False
-    return path.suffix == ".zip" or (path.is_dir() and any(child.is_dir() for child in path.iterdir()))
+    with contextlib.suppress(OSError):  # such as lost+found
+        return path.suffix == ".zip" or (path.is_dir() and any(child.is_dir() for child in path.iterdir()))
+    return False
 
 
 def entry(path: Path) -> Entry:

@@ -23,6 +23,22 @@ class ImageSet:
     test_labels: np.ndarray
     skipped: tuple[str, ...] = ()  # unreadable files that were left out
     duplicates: int = 0  # test images whose pixels also stand in the training part
+    copies: int = 0  # training images whose pixels stand in it once more
+
+    def remarks(self, split: str | None = None) -> list[str]:
+        """What should be known of the data before a number is believed: with this split, or with any."""
+        found = []
+        if self.skipped:
+            files = ", ".join(self.skipped[:3]) + (", …" if len(self.skipped) > 3 else "")
+            found.append(f"data {self.name}: {len(self.skipped):,} unreadable files were left out ({files})")
+        if self.duplicates and split in (None, "official"):
+            found.append(f"data {self.name}: {self.duplicates:,} test images are training images too")
+        if self.copies and split != "official":
+            found.append(
+                f"data {self.name}: {self.copies:,} training images are copies of others; a split of this part may "
+                "train on one and test on the other"
+            )
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ def split_images(
     test_images: int | None = None,
     seed: int = 0,
 ) -> Split:
-    """Makes a split. A smaller subset is part of a larger one of the same seed."""
+    """Makes a split. Of classes of equal size a smaller subset is part of a larger one of the same seed."""
     classes = range(len(images.classes))
     train_by_class = [np.flatnonzero(images.train_labels == label) for label in classes]
     test_by_class = [np.flatnonzero(images.test_labels == label) for label in classes]
@@ -130,6 +130,13 @@ def _subset(counts: Sequence[int], wanted: int | None, key: str, classes: Sequen
             raise UsageError(f"{key}: {wanted:,} are asked for, but the split has {sum(counts):,}")
         if wanted < len(classes):
             raise UsageError(f"{key}: {wanted} is less than one image for each of {len(classes)} classes")
+        for name, count, share in zip(classes, counts, _shares(counts, wanted), strict=True):
+            if count and not share:
+                least = -(-sum(counts) // min(filter(None, counts)))
+                raise UsageError(
+                    f"{key}: {wanted:,} in proportion leave none of the {count} images of the class '{name}'; "
+                    f"write {least:,} or more"
+                )
         return wanted
     return sum(counts)
 
