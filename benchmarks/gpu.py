@@ -5,12 +5,14 @@
 Images a second of whole training steps (fetch, forward, backward, update; bfloat16, replayed as a CUDA graph) for each
 batch size, number of trials trained together, and way of computing their convolutions; beside them a loop that anyone
 would write (eager PyTorch, float32, one trial after another), the share of the matrix rate that this GPU reaches in
-bfloat16, and what that means for the paper's studies. Cases are measured in order of worth until the minutes are over;
+bfloat16, and what that means for the paper's studies, which train in float32 (TF32 on a GPU): at batch 16 both are
+measured, and their ratio is taken for the other sizes. Cases are measured in order of worth until the minutes are over;
 what was not reached, or did not fit in memory, says so. `--small` replaces both networks by tiny ones, for a CPU.
 """
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ from normlab.trial import TrialSpec, make_spec
 NETWORKS = {"base": "64K-4C3B-256D-Dropout0.5-10D", "final": "256K-4C3B-1024D-Dropout0.5-10D"}
 SMALL = {"base": "8K-1C2B-16D-Dropout0.5-10D", "final": "16K-1C2B-16D-Dropout0.5-10D"}
 BATCHES, TOGETHER = (16, 4, 64, 2, 256), (1, 8, 16, 4, 32)
+BOTH = 16  # the batch size that is measured in both precisions
 STUDIES = ("learning-rate", "batch-size", "small-batch", "activation", "order", "order-cats-dogs", "precision", "final")
 SECONDS = 0.5  # of steps a case
 
@@ -42,6 +45,7 @@ class Case:
     batch: int
     together: int
     way: str
+    precision: str = "bfloat16"
 
 
 def main() -> None:
@@ -63,6 +67,7 @@ def main() -> None:
     rates = {}
     for case in cases():
         rates[case] = rate(networks[case.network], case, device) if time.monotonic() < end else "not reached"
+        print(f"{case}: {rates[case]}", file=sys.stderr, flush=True)  # should the rest be lost
     print_table(networks, rates, loops, peak)
     project(networks, rates)
 
@@ -70,21 +75,22 @@ def main() -> None:
 def cases() -> Iterator[Case]:
     """The targets' own batch size first; both networks by turns."""
     for batch in BATCHES:
-        for together in TOGETHER:
-            for network in NETWORKS:
-                for way in convolution.WAYS if together > 1 else ["grouped"]:
-                    yield Case(network, batch, together, way)
+        for precision in ("bfloat16", "float32") if batch == BOTH else ("bfloat16",):
+            for together in TOGETHER:
+                for network in NETWORKS:
+                    for way in convolution.WAYS if together > 1 else ["grouped"]:
+                        yield Case(network, batch, together, way, precision)
 
 
 def rate(network: str, case: Case, device: str) -> float | str:
     """Images a second of all trials together, or why there are none."""
     spec = make_spec({"data": "cifar10", "network": network, "norm": "batch", "epochs": 1, "batch_size": case.batch,
-                      "precision": "bfloat16", "optimizer": "adam_keras"})  # fmt: skip
+                      "precision": case.precision, "optimizer": "adam_keras"})  # fmt: skip
     chosen = convolution.fastest_way
     convolution.fastest_way = lambda *_: case.way
     try:
         seconds = statistics.median(step_seconds(spec, case.together, device, SECONDS))
-    except torch.OutOfMemoryError:
+    except RuntimeError:  # in one word or another: cuDNN finds no algorithm where its workspace does not fit
         return "no memory"
     finally:
         convolution.fastest_way = chosen
@@ -142,16 +148,17 @@ def print_table(
     ways = list(convolution.WAYS)
     print(f"| network, batch, together | {' | '.join(ways)} | the loop | times the loop | of the matrix rate |")
     print("|---" * (len(ways) + 4) + "|")
-    rows = sorted({(case.network, case.batch, case.together) for case in rates})
-    for network, batch, together in rows:
-        found = [rates.get(Case(network, batch, together, way), "") for way in ways]
+    rows = sorted({(case.network, case.batch, case.together, case.precision) for case in rates})
+    for network, batch, together, precision in rows:
+        found = [rates.get(Case(network, batch, together, way, precision), "") for way in ways]
         loop, fastest = loops.get((network, batch), "not reached"), max(_numbers(found), default=None)
         if fastest is None and "no memory" not in found:
             continue
         here = " | ".join(f"{rate:,.0f}" if isinstance(rate, float) else rate for rate in (*found, loop))
         ratio = f"{fastest / loop:.1f}" if fastest and isinstance(loop, float) else ""
         share = f"{100 * fastest * flops_per_image(networks[network]) / peak:.0f} %" if fastest else ""
-        print(f"| {networks[network]}, {batch}, {together} | {here} | {ratio} | {share} |")
+        name = f"{networks[network]}, {batch}, {together}{', float32' * (precision == 'float32')}"
+        print(f"| {name} | {here} | {ratio} | {share} |")
     print(f"\n{list(rates.values()).count('not reached')} of {len(rates)} cases were not reached.")
 
 
@@ -178,22 +185,29 @@ def project(networks: dict[str, str], rates: dict[Case, float | str]) -> None:
     print(f"{60 * hours_of(specs[0], alone):,.1f} minutes.")
 
 
-def fastest(networks: dict[str, str], rates: dict[Case, float | str], most: int) -> dict[tuple[str, int], float]:
-    """FLOP/s of a network and a batch size with at most so many trials together."""
-    best: dict[tuple[str, int], float] = {}
+Speeds = dict[tuple[str, int, str], float]  # FLOP/s of a network, a batch size and a precision
+
+
+def fastest(networks: dict[str, str], rates: dict[Case, float | str], most: int) -> Speeds:
+    """With at most so many trials together."""
+    best: Speeds = {}
     for case, found in rates.items():
         if isinstance(found, float) and case.together <= most:
-            key = case.network, case.batch
+            key = case.network, case.batch, case.precision
             best[key] = max(best.get(key, 0.0), found * flops_per_image(networks[case.network]))
     return best
 
 
-def hours_of(spec: TrialSpec, speeds: dict[tuple[str, int], float]) -> float:
+def hours_of(spec: TrialSpec, speeds: Speeds) -> float:
+    """At the nearest batch size in bfloat16, and for float32 as much longer as it is at the size measured in both."""
     kind = "final" if spec.network.startswith("256K") else "base"
-    there = {batch: speed for (network, batch), speed in speeds.items() if network == kind}
+    there = {batch: speed for (network, batch, precision), speed in speeds.items()
+             if (network, precision) == (kind, "bfloat16")}  # fmt: skip
     if not there:
         return float("nan")
-    return cost(spec) / there[min(there, key=lambda batch: abs(batch - spec.batch_size))] / 3600
+    slower = there.get(BOTH, float("nan")) / speeds.get((kind, BOTH, "float32"), float("nan"))
+    nearest = there[min(there, key=lambda batch: abs(batch - spec.batch_size))]
+    return cost(spec) / nearest / 3600 * (slower if spec.precision == "float32" else 1.0)
 
 
 def cost(spec: TrialSpec) -> float:

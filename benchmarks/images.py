@@ -107,7 +107,7 @@ def time_augmentation(data_set: str) -> None:
     for width, batch, trials in CASES:
         spec = make_spec({"data": data_set, "epochs": 1, "norm": "batch", "augment": "on_the_fly",
                           "network": f"{width}K-4C3B-256D-Dropout0.5-10D", "batch_size": batch})  # fmt: skip
-        drawn = training_warps(spec, len(data), data.size, 1)
+        drawn = training_warps(spec, len(data), data.image_size, 1)
         assert drawn is not None
         index_TB = torch.arange(batch).expand(trials, -1)
         warps_TB4 = torch.from_numpy(drawn)[index_TB]

@@ -12,6 +12,7 @@ def test_the_gpu_benchmark_measures_every_way_and_projects_the_hours_of_the_pape
 ) -> None:
     monkeypatch.setattr(gpu, "SECONDS", 0.0)
     monkeypatch.setattr(gpu, "BATCHES", (4,))
+    monkeypatch.setattr(gpu, "BOTH", 4)
     monkeypatch.setattr(gpu, "TOGETHER", (1, 2))
     monkeypatch.setattr(gpu, "STUDIES", ("learning-rate", "final"))
     monkeypatch.setattr("sys.argv", ["gpu", "--small", "--device", "cpu"])
@@ -19,9 +20,9 @@ def test_the_gpu_benchmark_measures_every_way_and_projects_the_hours_of_the_pape
     shown = capsys.readouterr().out
     row = next(line for line in shown.splitlines() if line.startswith("| 8K-1C2B-16D-Dropout0.5-10D, 4, 2"))
     assert all(float(cell.replace(",", "")) > 0 for cell in row.split("|")[2 : 2 + len(convolution.WAYS)])
-    assert "0 of 8 cases were not reached" in shown
+    assert "0 of 16 cases were not reached" in shown
     assert "One final model alone" in shown
 
     monkeypatch.setattr("sys.argv", ["gpu", "--small", "--device", "cpu", "--minutes", "0"])
     gpu.main()
-    assert "8 of 8 cases were not reached" in capsys.readouterr().out
+    assert "16 of 16 cases were not reached" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from normlab import rates
 from normlab.datasets import cache
 from normlab.plan import make_plan
+from normlab.provenance import processor
 from normlab.rates import best_cohort, measure_rate
+from normlab.result import Result
 from normlab.runner import RunStatus, run
 from normlab.store import Store
 from normlab.study import parse_study
@@ -79,6 +82,28 @@ def test_the_time_left_is_estimated_from_the_first_step_on_and_not_from_the_star
     assert last.images_per_second > 1.2 * 2 * 10 * 400 / (ended - began)
     assert glances[0][1].seconds_left is None
     assert last.seconds_left == 0
+
+
+def test_a_trial_that_diverged_early_does_not_tell_how_fast_its_kind_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NORMLAB_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(rates, "measure_rate", lambda spec, device: 1e9)
+    study = parse_study(
+        b"question: x?\nbase: {data: digits, split: fraction, network: 4K-1C1B-10D, epochs: 60}\nseeds: 2",
+        name="s", path="s.yaml",
+    )  # fmt: skip
+    store = Store(tmp_path / "store")
+    store.require_writable()
+    first, second = make_plan(study, store).trials
+    source = {"processor": processor(), "device": "cpu", "seconds": 1.0, "flops": 60e9, "cohort_size": 1}
+    diverged = Result(
+        id=first.id, spec=first.spec, status="diverged", metrics={}, diverged_epoch=1, provenance=source
+    )  # fmt: skip
+    store.save(diverged)
+    assert rates.worker_rates(store, (first, second), "cpu")(first.spec) == 1e9
+    store.save(replace(diverged, id=second.id, spec=second.spec, status="finished", diverged_epoch=None))
+    assert rates.worker_rates(store, (first, second), "cpu")(first.spec) == 60e9
 
 
 def test_a_rate_is_measured_once_on_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,8 +81,7 @@ def _replayed(function: Function, data: Images) -> Function:
 def _batch_size(data: Images, trials: int) -> int:
     """Of each trial, where it makes no difference to results: on a CPU what the caches hold, whose steps are replayed
     and cost no more for being many."""
-    together = EVALUATION_BATCH if data.labels.is_cuda else CACHED_PIXELS // data.size**2
-    return max(1, together // trials)
+    return EVALUATION_BATCH if data.labels.is_cuda else max(1, CACHED_PIXELS // data.image_size**2 // trials)
 
 
 def confident_mistakes(evaluation: Evaluation, data: Images, trial: int) -> list[Mistake]:

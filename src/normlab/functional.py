@@ -76,6 +76,8 @@ def normalize(
     through them too (Ioffe & Szegedy 2015, section 3)."""
     if is_compiled(x, mean_C):
         return _Normalize.apply(x, weight_C, bias_C, mean_C, var_C, eps, rectifiers)  # type: ignore[no-any-return, no-untyped-call]
+    if weight_C is None and x.is_cuda:  # where its backward pass has no gradient for a bias that stands alone
+        weight_C = torch.ones_like(bias_C)
     v = _rectify(x, rectifiers.before)
     return _rectify(F.batch_norm(v, None, None, weight_C, bias_C, True, 0.0, eps), rectifiers.after)
 

@@ -36,6 +36,16 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+@functools.cache
+def accelerator(device: str) -> str:
+    """The name of a GPU; empty for the processor itself."""
+    if device == "cpu":
+        return ""
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
 def source_commit() -> str:
     """The commit of normlab's own checkout, with `+changes` where files differ from it; empty where it is installed."""
     package = Path(__file__).resolve().parent

@@ -12,7 +12,7 @@ from normlab.datasets import cache
 from normlab.grid import Trial
 from normlab.notation import forward_macs
 from normlab.plan import FLOPS_PER_MAC, TRAINING_PASSES, speed_class, training_bytes
-from normlab.provenance import processor
+from normlab.provenance import accelerator, processor
 from normlab.store import Store
 from normlab.trial import TrialSpec
 
@@ -38,10 +38,11 @@ def worker_rates(store: Store, trials: Iterable[Trial], device: str) -> Callable
             result = store.load(trial.id)
         except ValueError:
             continue
-        if result is None:
+        if result is None or result.status != "finished":  # one that diverged early did not do all of its FLOPs
             continue
         source = result.provenance
-        if source.get("processor") == processor() and source.get("device") == device and source.get("seconds"):
+        here = (processor(), device, accelerator(device))
+        if (source.get("processor"), source.get("device"), source.get("gpu", "")) == here and source.get("seconds"):
             rate = source["flops"] * source["cohort_size"] / source["seconds"]
             known.setdefault(key, []).append(rate)
     rates = {key: float(np.median(found)) for key, found in known.items()}
@@ -55,7 +56,9 @@ def worker_rates(store: Store, trials: Iterable[Trial], device: str) -> Callable
 
 def known_as(what: str, device: str, *of: object) -> str:
     """The name under which a measurement on this machine is remembered."""
-    return " ".join(map(str, (what, GENERATION, processor(), metadata.version("torch"), device, *of)))
+    return " ".join(
+        map(str, (what, GENERATION, processor(), metadata.version("torch"), device, accelerator(device), *of))
+    )
 
 
 def _measured(spec: TrialSpec, device: str) -> str:
@@ -77,7 +80,12 @@ def best_cohort(spec: TrialSpec, device: str, most: int, memory_bytes: float) ->
     needed = training_bytes(spec, info.channels, info.image_size)
     best, best_rate, size, misses = 1, 0.0, 1, 0
     while size <= most and misses < 2 and (size == 1 or size * needed <= memory_bytes):
-        rate = size / min(step_seconds(spec, size, device, COHORT_SECONDS))
+        try:
+            rate = size / min(step_seconds(spec, size, device, COHORT_SECONDS))
+        except RuntimeError:  # out of memory, in one word or another
+            if size == 1:
+                raise
+            break
         misses = 0 if rate > GAIN * best_rate else misses + 1
         if misses == 0:
             best, best_rate = size, rate
@@ -107,9 +115,12 @@ def step_seconds(spec: TrialSpec, trials: int, device: str, seconds: float) -> l
     step.begin(1)
     index = torch.arange(spec.batch_size, device=device).expand(trials, -1)
     run, rates = step.runner(), torch.zeros(trials, dtype=torch.float64, device=device)
-    repeats = GPU_STEPS if on_gpu else 1
     for _ in range(WARM_UP + 1):
         run(index, None, rates)
+    started = time.perf_counter()
+    float(run(index, None, rates)[0].sum())
+    one = time.perf_counter() - started
+    repeats = max(1, min(GPU_STEPS, int(seconds / one))) if on_gpu else 1
     times: list[float] = []
     while len(times) < 3 or sum(times) * repeats < seconds:
         started = time.perf_counter()

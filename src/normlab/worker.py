@@ -8,7 +8,7 @@ It speaks JSON lines, and may be sent a request while it serves another.
       {"outcomes": [...]}, {"stopped": true} at the deadline or after SIGTERM, with a checkpoint, or {"failed": reason},
       after which it ends
 
-    {"measure": spec, "memory": bytes, "most": N}
+    {"measure": spec, "memory": bytes, "most": N, "workers": that measure at the same time}
     → {"cohort": how many trials of this kind, at most N, train fastest together}
 
 It reads data sets from the cache and writes no results; with `weights` it leaves each trial's weights in that folder
@@ -92,6 +92,8 @@ def prepare_process(threads: int, device: str) -> None:
     """Settings of a process that trains on a device, with so many threads of the CPU; the same for all arms."""
     if torch.device(device).index is not None:  # graphs are captured, and memory is measured, on the current one
         torch.cuda.set_device(device)
+    if torch.device(device).type == "cuda":  # as cuDNN multiplies float32 by itself: in every way of a convolution
+        torch.set_float32_matmul_precision("high")
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # denormals in dead parameters slow a step by up to 1.8
     if platform.libc_ver()[0] == "glibc":
@@ -150,7 +152,8 @@ def _measure(request: dict[str, Any], device: str) -> int:
     spec = TrialSpec.model_validate_json(json.dumps(request["measure"]))
     memory = float(request["memory"])
     if torch.device(device).type == "cuda":
-        memory = 0.6 * torch.cuda.mem_get_info()[0]
+        torch.cuda.empty_cache()  # what was measured before is no longer used
+        memory = 0.6 * torch.cuda.mem_get_info()[0] / request["workers"]
     return best_cohort(spec, device, request["most"], memory)
 
 
