@@ -58,7 +58,7 @@ FAULTS = {
     31: Fault("CIFAR-10 archive with another hash, short, or of pickles", "P3 P5", "refused; the binary version is read, record by record"),
     32: Fault("archive entries that lead out, absolute names, links", "P5", "the archive is refused as a whole; nothing is ever extracted to disk"),
     33: Fault("zip bomb, nested archives, sizes that lie", "P6", "refused by ratio, count and size before and while reading"),
-    34: Fault("pickles, headers that claim what is not there, arrays of objects", "P5 P6", "nothing is unpickled; safetensors and arrays are checked against their size and hash"),
+    34: Fault("pickles, headers that claim what is not there, arrays of objects", "P5 P6", "no file is unpickled; safetensors and arrays are checked against their size and hash"),
     35: Fault("YAML bomb, deep nesting, any bytes", "P6", "no aliases and no tags, bounded size and depth; refused in one line"),
     36: Fault("YAML's traps: 1e-4 a word, no a boolean, keys twice", "P3", "YAML 1.2 with the types that settings have; keys twice are an error"),
     37: Fault("NaN, infinity or keys twice in JSON", "P3", "the result is damaged and named as such, and so is one with a hash of its own whose values make no sense"),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -353,9 +354,26 @@ def test_a_cohort_that_fails_loses_its_checkpoint(
     folder.mkdir(parents=True)
     monkeypatch.setenv("NORMLAB_HOME", str(tmp_path / "a file"))
     (tmp_path / "a file").write_text("")
-    monkeypatch.setattr("normlab.runner.datasets.load", lambda *_, **__: None)
+    nothing_to_say = SimpleNamespace(remarks=lambda split: [])
+    monkeypatch.setattr("normlab.runner.datasets.load", lambda *_, **__: nothing_to_say)
     assert len(run(study, store=store, workers=1, device="cpu", fail_fast=True).failures) == 1
     assert not folder.exists()
+
+
+def test_a_cohort_that_never_began_is_formed_anew_where_it_is_larger_than_the_user_wants(
+    study: Study, tmp_path: Path
+) -> None:
+    for name, saved in (("untouched", False), ("begun", True)):
+        store = Store(tmp_path / name)
+        store.require_writable()
+        ids = [trial.id for trial in make_plan(study, store).trials]
+        store.begin_cohort(ids)
+        if saved:
+            (store.checkpoint_folder(ids) / "0000000001").mkdir()
+        summary = run(study, store=store, workers=1, device="cpu", cohort=1)
+        assert summary.trained == len(ids)
+        sizes = {result.provenance["cohort_size"] for id_ in ids if (result := store.load(id_)) is not None}
+        assert sizes == ({len(ids)} if saved else {1})
 
 
 def test_a_checkpoint_is_found_by_the_trials_of_its_cohort_in_their_order(study: Study, tmp_path: Path) -> None:

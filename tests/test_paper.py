@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from normlab.errors import UsageError
 from normlab.grid import contrasts, trials_by_arm
 from normlab.paper import (
     Claim,
@@ -163,6 +164,24 @@ def test_nothing_is_decided_where_trials_ended_without_the_measurement(tmp_path:
 def test_a_claim_waits_for_the_results_of_all_its_contrasts(tmp_path: Path) -> None:
     tables = OneTable(tmp_path, {key: value for key, value in EVERY.items() if key != ("none", 4)})
     assert verdict(tables) == ("not tested", "results are missing for 1 of 2 contrasts")
+
+
+def test_what_cannot_be_read_leaves_the_other_parts_of_a_claim_their_evidence(tmp_path: Path) -> None:
+    class WithoutData(OneTable):
+        def __call__(self, name: str, metric: str = "test_accuracy") -> StudyTable:
+            if name == "absent":
+                raise UsageError("data folder:pets: not found")
+            return super().__call__(name, metric)
+
+    tables: Any = WithoutData(tmp_path, EVERY)
+    absent = Part(study="absent", contrast={"norm": ("batch", "none")})
+    for level, expected in (("4", "not tested"), ("2", "contradicted")):
+        here = Part(study="example", contrast={"norm": ("batch", "none")}, at={"batch_size": (level,)})
+        judged = judge("C", Claim(says="it does", parts=(here, absent)), tables)
+        assert judged.verdict == expected
+        assert len(judged.findings) == 1
+        assert judged.reason.endswith("; data folder:pets: not found")
+    assert judge("C", Claim(says="it does", parts=(absent,)), tables).reason == "data folder:pets: not found"
 
 
 def test_the_correction_counts_every_planned_contrast_of_the_study(tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from normlab.errors import UsageError
 from normlab.grid import Trial
-from normlab.plan import cohort_key, cohorts, estimate_seconds, make_plan, training_flops
+from normlab.norms.renorm import RampedClip
+from normlab.plan import RENORM_START, cohort_key, cohorts, estimate_seconds, make_plan, training_flops
 from normlab.store import Store
 from normlab.study import Study, single_trial
 from normlab.trial import TrialSpec, make_spec, trial_id
+from tests.conftest import Run
 from tests.test_store import make_result
 
 
@@ -37,6 +39,24 @@ def test_one_seed_of_every_arm_comes_before_the_second_of_any(tmp_path: Any) -> 
     plan = make_plan(Study.load("quickstart"), Store(tmp_path))
     assert [t.spec.seed for t in plan.trials] == [seed for seed in range(5) for _ in range(10)]
     assert len(plan.missing()) == 50
+
+
+def test_a_plan_says_what_so_short_a_training_will_not_show(tmp_path: Path, here: Run) -> None:
+    assert RampedClip().start == RENORM_START
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "question: any\nbase: {data: digits, split: fraction, train_images: 100, batch_size: 20, network: 4K-1C1B-10D, "
+        "epochs: 2}\nfactors: {norm: [none, renorm]}\nseeds: 1\n"
+    )
+    ramp, averages = make_plan(Study.load(study), Store(tmp_path / "store")).said()
+    assert ramp.startswith("norm renorm: it is batch norm until step 5,000, and a training has 10; write renorm")
+    assert averages.startswith("norm_momentum 0.01: after the 10 steps of a training 90% of a moving average is still")
+    assert [line for line in here("plan", study).stdout.splitlines() if line.startswith("note: ")] == [
+        f"note: {ramp}", f"note: {averages}",
+    ]  # fmt: skip
+    assert averages.endswith("write at least 0.26, or train longer")
+    mended = Study.load(study, overrides=["renorm_schedule=fraction", "norm_momentum=0.26"])
+    assert make_plan(mended, Store(tmp_path / "store")).said() == ()
 
 
 def test_arms_whose_levels_have_no_effect_share_their_trials(tmp_path: Any) -> None:

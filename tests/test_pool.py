@@ -4,13 +4,14 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from normlab import datasets
 from normlab.grid import trials_by_arm
-from normlab.pool import Pool, Worker
+from normlab.pool import SILENCE_SECONDS, Pool, Worker
 from normlab.study import parse_study
 from normlab.trial import TrialSpec
 
@@ -94,11 +95,30 @@ def test_a_measurement_goes_by_the_workers_that_answer_and_replaces_the_one_that
     pool, spec = Pool("cpu"), TrialSpec.model_validate(request(0, tmp_path)["specs"][0])
     pool.resize(3)
     before = list(pool.workers)
-    assert pool.measure_cohort(spec) == 4
-    assert pool.measure_cohort(spec) == 4  # although the end of the first is heard only now
+    assert pool.measure_cohort(spec, 32) == 4
+    assert pool.measure_cohort(spec, 32) == 4  # although the end of the first is heard only now
     assert len(set(before) & set(pool.workers)) == 2
     assert len(pool.workers) == 3
     pool.resize(0)
+
+
+@pytest.mark.fault(24)
+def test_workers_are_not_blamed_for_what_was_not_heard_while_the_runner_itself_was_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, killed = [0.0], list[str]()
+    monkeypatch.setattr("normlab.pool.time", SimpleNamespace(monotonic=lambda: clock[-1]))
+    pool = Pool("cpu")
+    process = SimpleNamespace(kill=lambda: killed.append("worker"))
+    pool.workers = [SimpleNamespace(held=["trial"], heard=0.0, is_silent=False, process=process)]  # type: ignore[list-item]
+    for now in (1.0, 5_000.0, 5_001.0):  # between the first two it was stopped
+        clock.append(now)
+        pool.end_silent()
+    assert killed == []
+    for _ in range(int(2 * SILENCE_SECONDS / 10)):
+        clock.append(clock[-1] + 10)
+        pool.end_silent()
+    assert killed == ["worker"]
 
 
 def test_a_worker_that_died_while_it_had_nothing_to_do_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,7 +122,10 @@ BAD = [  # what is replaced, by what, the line that must be named, words that mu
     ("epochs: 10", "epochs: 10\n  slope: .inf", 7, ["inf", "finite"]),
     ("epochs: 10", "epochs: 10\n  momentum: 0.5", 7, ["momentum", "no effect"]),
     ("epochs: 10", "epochs: 10\n  data_fingerprint: x", 7, ["data_fingerprint"]),
-    ("epochs: 10", "epochs: !!python/object:os.system x", 6, ["word"]),
+    ("epochs: 10", "epochs: !!python/object:os.system x", 6, ["tags (!)"]),
+    ("epochs: 10", "epochs: 10\n  norm_dense: !!bool yes", 7, ["tags (!)"]),
+    ("question: Does it matter?", "%YAML 1.1\n---\nquestion: Does it matter?", None, ["remove the line", "%"]),
+    ("smoke: {epochs: 1,", "smoke: {momentum: 0.5, epochs: 1,", 15, ["momentum", "no effect"]),
     ("epochs: 10", "epochs: 2020-01-01", 6, ["2020-01-01"]),
     ("8K-2C2B-10D", "8K-2C2B-10", 5, ["'10'", "did you mean '10D'?"]),
     ("split: fraction", "split: fractoin", 4, ["fractoin", "fraction"]),
@@ -267,6 +270,8 @@ def test_a_bad_override_is_refused_in_one_line(override: str) -> None:
         (["schedule=step", "step_at=1/3"], ["override 'step_at'", "step_factors"]),
         (["warmup_epochs=11"], ["override 'warmup_epochs'", "exceeds epochs 10"]),
         (["epochs=full"], ["override 'epochs'", "'full'"]),
+        (["momentum=0.5"], ["override 'momentum'", "no effect in any arm"]),
+        (["learning_rate=1e-4,1e9"], ["override 'learning_rate'", "≤ 100"]),
     ],
 )
 def test_an_override_is_blamed_for_what_it_did(overrides: list[str], words: list[str]) -> None:

@@ -92,6 +92,36 @@ def test_one_trial_follows_the_plain_loop(
     assert torch.allclose(trained.eval()(x), judge.eval()(x), atol=1e-6)
 
 
+def test_each_layer_of_dropout_has_masks_of_its_own_and_the_first_those_of_the_epoch() -> None:
+    trial = spec(network="4K-1C1B-8D-Dropout0.5-8D-Dropout0.5-4D", seed=3)
+    data = images_of(make_split())
+    step = Step([trial], make_network([trial], data, 1), data)
+    step.begin(2)
+    first, second = (dropout.generators[0] for dropout in step.network.dropouts())
+    assert first is not None
+    assert second is not None
+    assert torch.equal(first.get_state(), torch_generator(3, "dropout", 2).get_state())
+    assert not torch.equal(first.get_state(), second.get_state())
+
+
+def test_standardized_pixels_have_mean_zero_and_deviation_one_and_a_constant_channel_is_zero() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (700, 4, 4, 3), dtype=np.uint8)
+    pixels[..., 2] = 17
+    images = as_images(pixels, np.zeros(700), pixels="standardized", reference=pixels, device=CPU)
+    unit = pixels[..., :2] / 255
+    x = images.inputs(torch.arange(700)[None]).double()
+    assert x.mean((0, 2, 3)).tolist() == pytest.approx([0, 0, 0], abs=1e-6)
+    assert x.std((0, 2, 3), correction=0).tolist() == pytest.approx([1, 1, 0], abs=1e-6)
+    assert (1 / (255 * images.scale[:2].double())).tolist() == pytest.approx(unit.std((0, 1, 2)).tolist(), rel=1e-6)
+
+
+def test_the_deviation_of_as_many_pixels_as_cifar10_has_is_theirs() -> None:
+    few = np.random.default_rng(1).integers(0, 256, (1, 16, 16, 2), dtype=np.uint8)
+    many = np.broadcast_to(few, (200_000, 16, 16, 2))
+    images = as_images(few, np.zeros(1), pixels="standardized", reference=many, device=CPU)
+    assert (1 / (255 * images.scale.double())).tolist() == pytest.approx((few / 255).std((0, 1, 2)).tolist(), rel=1e-6)
+
+
 def has_idle_bias(trial: TrialSpec) -> bool:
     """A bias before a norm has no true gradient (nor before a ReLU that passes a whole batch to a norm), and Adam turns
     its rounding noise into steps of the learning rate: training does not see it, inference with averages does."""

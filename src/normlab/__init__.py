@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from normlab.runner import run as run
     from normlab.store import Store as Store
     from normlab.study import Study as Study
+    from normlab.trained import load_network as load_network
     from normlab.trial import TrialSpec as TrialSpec
 
 _HOME = {
@@ -24,6 +25,7 @@ _HOME = {
     "UsageError": "errors",
     "build_network": "network",
     "build_norm": "norms",
+    "load_network": "trained",
     "load_results": "results",
     "parse_notation": "notation",
     "run": "runner",

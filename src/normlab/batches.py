@@ -9,7 +9,7 @@ import torch
 from normlab.augment import training_warps, warp
 from normlab.functional import scaled
 from normlab.randomness import numpy_generator
-from normlab.trial import TrialSpec
+from normlab.trial import TrialSpec, examples_per_epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Images:
         return len(self.labels)
 
     @property
-    def size(self) -> int:
+    def image_size(self) -> int:
         return self.images.shape[1]
 
     @property
@@ -45,9 +45,7 @@ def as_images(
     channels = images.shape[3]
     mean, std = np.zeros(channels), np.ones(channels)
     if pixels == "standardized":
-        unit = np.asarray(reference, np.float32) / 255
-        mean, std = unit.mean((0, 1, 2), dtype=np.float64), unit.std((0, 1, 2), dtype=np.float64)
-        std = np.where(std > 0, std, 1)  # a constant channel becomes zero
+        mean, std = _channel_moments(reference)
     return Images(
         images=torch.from_numpy(np.array(images)).to(device),  # a copy: the cache on disk is read-only
         labels=torch.from_numpy(np.asarray(labels, np.int64)).to(device),
@@ -56,9 +54,18 @@ def as_images(
     )
 
 
-def examples_per_epoch(spec: TrialSpec, num_images: int) -> int:
-    """Images in an epoch: fixed copies multiply the set."""
-    return num_images * (spec.copies if spec.augment == "copies" else 1)
+def _channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel of uint8 images [N, H, W, C], pixels as fractions of 255; that of a
+    constant channel is 1, so that it becomes zero. From whole numbers, some images at a time: exact, in little memory.
+    """
+    total = np.zeros((2, images.shape[3]), np.int64)
+    for start in range(0, len(images), 256):
+        pixels = images[start : start + 256].astype(np.int64)
+        total += [pixels.sum((0, 1, 2)), (pixels**2).sum((0, 1, 2))]
+    count = images[..., 0].size
+    sums, squares = total.astype(object)  # whole numbers of any size: the next line has some beyond 64 bits
+    spread = (count * squares - sums**2).astype(np.float64)
+    return total[0] / count / 255, np.where(spread > 0, np.sqrt(spread) / count / 255, 1.0)
 
 
 def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
@@ -83,7 +90,7 @@ def draw_batches(
     device, num_images = data.labels.device, len(data)
     total, size = examples_per_epoch(specs[0], num_images), specs[0].batch_size
     order_TN = torch.from_numpy(np.stack([epoch_order(spec.seed, epoch, total) for spec in specs])).to(device)
-    warps = [training_warps(spec, num_images, data.size, epoch) for spec in specs]
+    warps = [training_warps(spec, num_images, data.image_size, epoch) for spec in specs]
     warps_TN4 = torch.from_numpy(np.stack(warps)).to(device) if warps[0] is not None else None  # type: ignore[arg-type]
     for start in range(skip * size, total, size):
         example_TB = order_TN[:, start : start + size]

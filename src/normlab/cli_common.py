@@ -1,10 +1,10 @@
 """What verbs have in common: groups, options, stores; and of those that train the live line, summary and exit code."""
 
+import functools
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +81,17 @@ def train_missing(headline: str, study: "Study | Plan", store: "Store", *, as_js
     signal.signal(signal.SIGTERM, leave)
     try:
         with show_progress() as show:
-            summary = run(study, store=store, report=_after(headline, show), **options)
+            begin = functools.cache(lambda: click.echo(headline, err=True))
+
+            def report(status: "RunStatus") -> None:
+                begin()
+                show(status)
+
+            def say(remark: str) -> None:
+                begin()
+                click.echo(f"note: {printable(remark)}", err=True)
+
+            summary = run(study, store=store, report=report, on_remark=say, **options)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is in order; a second one would end Python on its way out
         click.echo("interrupted; finished trials are stored, and the same command goes on from here", err=True)
@@ -91,20 +101,6 @@ def train_missing(headline: str, study: "Study | Plan", store: "Store", *, as_js
     else:
         _print_summary(summary)
     return 1 if summary.failures else 0
-
-
-def _after(headline: str, show: "Callable[[RunStatus], None]") -> "Callable[[RunStatus], None]":
-    """Shows a status, and the headline before the first."""
-    said = False
-
-    def report(status: "RunStatus") -> None:
-        nonlocal said
-        if not said:
-            said = True
-            click.echo(headline, err=True)
-        show(status)
-
-    return report
 
 
 def _print_summary(summary: Any) -> None:

@@ -163,10 +163,13 @@ def judge(name: str, claim: Claim, tables: Tables) -> Judgement:
     A part that holds everywhere is contradicted by one contrast against it; one that holds somewhere needs one as
     claimed and none against. A claim is supported if all its parts are, contradicted if one is.
     """
-    try:
-        parts = [(part, _findings(part, tables)) for part in claim.parts]
-    except UsageError as error:  # such as data that is not here
-        return Judgement(name=name, claim=claim, verdict="not tested", reason=str(error), findings=())
+    parts: list[tuple[Part, list[Finding]]] = []
+    unread = ""
+    for part in claim.parts:
+        try:
+            parts.append((part, _findings(part, tables)))
+        except UsageError as error:  # such as data that is not here
+            unread = unread or str(error)
     findings = tuple(finding for _, found in parts for finding in found)
     verdicts = [_part_verdict(part, found) for part, found in parts]
     verdict: Verdict
@@ -174,9 +177,12 @@ def judge(name: str, claim: Claim, tables: Tables) -> Judgement:
         verdict = "not tested"
     elif "contradicted" in verdicts:
         verdict = "contradicted"
+    elif unread:
+        verdict = "not tested"
     else:
         verdict = "supported" if set(verdicts) == {"supported"} else "not resolved"
-    reason = claim.untested or _reason(verdict, parts, tables.study(claim.parts[0].study))
+    reason = claim.untested or (_reason(verdict, parts, tables.study(claim.parts[0].study)) if parts else "")
+    reason = "; ".join(filter(None, [reason, unread]))
     return Judgement(name=name, claim=claim, verdict=verdict, reason=reason, findings=findings)
 
 

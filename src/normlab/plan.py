@@ -15,11 +15,13 @@ from normlab.grid import Arm, Trial, trials_by_arm
 from normlab.notation import forward_macs, layer_shapes, num_classes, parse_notation
 from normlab.store import State, Store
 from normlab.study import Study
-from normlab.trial import NEEDS_TWO_VALUES, SETTINGS, TrialSpec
+from normlab.trial import KEEPS_AVERAGES, NEEDS_TWO_VALUES, SETTINGS, TrialSpec, examples_per_epoch
 
-EVALUATION_BATCH = 250  # images: of each trial, where statistics are recomputed; of all together, on a GPU
+EVALUATION_BATCH = 250  # images of each trial, where statistics are recomputed and on a GPU
 TRAINING_PASSES = 3  # the backward pass costs about twice the forward one
 FLOPS_PER_MAC = 2
+RENORM_START = 5_000  # steps: of `RampedClip`, which is not imported here, since it needs torch
+MOST_LEFT = 0.05  # chosen: of what a moving average began with, at the end of a training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +33,15 @@ class Plan:
     states: Mapping[str, State]
     reasons: Mapping[str, str]  # of failed and damaged trials
     flops: Mapping[str, float]  # of training, by trial
+    remarks: Mapping[str, tuple[str, ...]]  # what may not be meant though it is allowed, by trial
 
     def missing(self) -> tuple[Trial, ...]:
         """What a run has to train: failed trials and damaged records are tried again."""
         return tuple(trial for trial in self.trials if self.states[trial.id] in {"missing", "failed"})
+
+    def said(self) -> tuple[str, ...]:
+        """The remarks on what a run has to train, each once."""
+        return tuple(dict.fromkeys(remark for trial in self.missing() for remark in self.remarks.get(trial.id, ())))
 
     def count(self, state: State) -> int:
         return sum(found == state for found in self.states.values())
@@ -49,12 +56,20 @@ def make_plan(study: Study, store: Store) -> Plan:
     unique = {trial.id: trial for row in rounds for trial in row if trial is not None}
     states, reasons = look_up(store, unique)
     flops: dict[str, float] = {}
+    remarks: dict[str, tuple[str, ...]] = {}
     describe = functools.cache(datasets.describe)
     for _, row in by_arm:  # its trials differ by seed alone
+        spec = row[0].spec
         with _placed(study):
-            cost = _checked_flops(row[0].spec, describe(row[0].spec.data, image_size=row[0].spec.image_size))
+            info = describe(spec.data, image_size=spec.image_size)
+            images = _checked_images(spec, info)
+            cost = training_flops(spec, images, info.channels, info.image_size)
+        said = tuple(_remarks(spec, spec.epochs * math.ceil(examples_per_epoch(spec, images) / spec.batch_size)))
         flops |= {trial.id: cost for trial in row}
-    return Plan(arms=by_arm, trials=tuple(unique.values()), states=states, reasons=reasons, flops=flops)
+        remarks |= {trial.id: said for trial in row}
+    return Plan(
+        arms=by_arm, trials=tuple(unique.values()), states=states, reasons=reasons, flops=flops, remarks=remarks
+    )
 
 
 def refreshed(plan: Plan, store: Store) -> Plan:
@@ -86,6 +101,7 @@ def merge_plans(plans: Sequence[Plan], first: Collection[str] = ()) -> Plan:
         states={trial_id: state for plan in plans for trial_id, state in plan.states.items()},
         reasons={trial_id: reason for plan in plans for trial_id, reason in plan.reasons.items()},
         flops=flops,
+        remarks={trial_id: said for plan in plans for trial_id, said in plan.remarks.items()},
     )
 
 
@@ -110,9 +126,8 @@ def look_up(store: Store, unique: Mapping[str, Trial]) -> tuple[dict[str, State]
 
 def training_flops(spec: TrialSpec, num_train: int, channels: int, image_size: int) -> float:
     """Floating-point operations of a whole training: convolutions and dense layers, forward and backward."""
-    copies = spec.copies if spec.augment == "copies" else 1
     macs = forward_macs(spec.network, channels, image_size)
-    return float(FLOPS_PER_MAC * TRAINING_PASSES * macs * num_train * copies * spec.epochs)
+    return float(FLOPS_PER_MAC * TRAINING_PASSES * macs * examples_per_epoch(spec, num_train) * spec.epochs)
 
 
 def training_bytes(spec: TrialSpec, channels: int, image_size: int) -> float:
@@ -134,8 +149,8 @@ def _placed(study: Study) -> Iterator[None]:
         raise UsageError(study.where(key if key in SETTINGS else "data") + str(error)) from None
 
 
-def _checked_flops(spec: TrialSpec, info: datasets.DataInfo) -> float:
-    """Raises UsageError where a spec cannot be trained on its data; else what it costs."""
+def _checked_images(spec: TrialSpec, info: datasets.DataInfo) -> int:
+    """Raises UsageError where a spec cannot be trained on its data; else the number of its training images."""
     num_train, _ = split_sizes(
         info,
         split=spec.split,
@@ -150,13 +165,28 @@ def _checked_flops(spec: TrialSpec, info: datasets.DataInfo) -> float:
             f"network '{spec.network}' has {num_classes(layers)} outputs, but {spec.data} has "
             f"{len(info.classes)} classes; write {better}"
         )
-    examples = num_train * (spec.copies if spec.augment == "copies" else 1)
+    examples = examples_per_epoch(spec, num_train)
     if spec.batch_size > examples:
         raise UsageError(
             f"batch_size {spec.batch_size} exceeds the {examples:,} training images; write at most {examples}"
         )
     _require_two_values(spec, examples, info.channels, info.image_size)
-    return training_flops(spec, num_train, info.channels, info.image_size)
+    return num_train
+
+
+def _remarks(spec: TrialSpec, steps: int) -> Iterator[str]:
+    """What a training of so many steps will not show, though its settings are allowed."""
+    if spec.norm == "renorm" and spec.renorm_schedule == "steps" and steps <= RENORM_START:
+        yield (
+            f"norm renorm: it is batch norm until step {RENORM_START:,}, and a training has {steps:,}; write "
+            "renorm_schedule: fraction, which fits the ramp to the training"
+        )
+    left, enough = (1 - spec.norm_momentum) ** steps, 1 - MOST_LEFT ** (1 / steps)
+    if spec.norm in KEEPS_AVERAGES and left > MOST_LEFT:
+        yield (
+            f"norm_momentum {spec.norm_momentum:g}: after the {steps:,} steps of a training {left:.0%} of a moving "
+            f"average is still what it began with; write at least {math.ceil(100 * enough) / 100:g}, or train longer"
+        )
 
 
 def _require_two_values(spec: TrialSpec, examples: int, channels: int, image_size: int) -> None:
@@ -185,7 +215,16 @@ def estimate_seconds(
 
 def speed_class(spec: TrialSpec) -> tuple[object, ...]:
     """Trials of one class run at about one rate."""
-    return (spec.network, spec.norm, spec.activation, spec.batch_size, spec.precision, spec.image_size, spec.augment)
+    return (
+        spec.data,
+        spec.network,
+        spec.norm,
+        spec.activation,
+        spec.batch_size,
+        spec.precision,
+        spec.image_size,
+        spec.augment,
+    )
 
 
 def cohorts(missing: Sequence[Trial], size: Callable[[TrialSpec], int]) -> list[list[Trial]]:

@@ -27,6 +27,7 @@ from normlab.trial import TrialSpec
 
 MAX_COHORT = 32  # chosen: sizes up to it are tried
 CLOSING_SECONDS = 5.0  # for workers that are interrupted, to save where they stand
+DEAF_SECONDS = 30.0  # chosen: between two turns of a runner that is not stopped pass fractions of a second
 SILENCE_SECONDS = 900.0  # chosen: a worker sends a line with every batch that takes longer than half a second
 # normlab.worker, imported without the garbage collector, which is a third of its start-up and never looks at it again.
 WORKER = "import gc, sys; gc.disable(); from normlab.worker import main; gc.freeze(); gc.enable(); main(*sys.argv[1:])"
@@ -89,6 +90,7 @@ class Pool:
         self.device, self.threads = device, 1 if device == "cpu" else 2
         self.workers: list[Worker] = []
         self._lines: queue.Queue[tuple[Worker, str]] = queue.Queue()
+        self._listened = time.monotonic()  # when `end_silent` was last asked
 
     def resize(self, count: int) -> None:
         """Starts or ends workers, none of which holds anything, until so many live."""
@@ -121,12 +123,13 @@ class Pool:
                     return worker, json.loads(line) if line else {"failed": worker.death(), "again": True}
         return None
 
-    def measure_cohort(self, spec: TrialSpec) -> int:
-        """The size of cohort that most workers, measuring at the same time, find fastest."""
+    def measure_cohort(self, spec: TrialSpec, most: int) -> int:
+        """The size of cohort, up to `most`, that most workers, measuring at the same time, find fastest."""
         request = {
             "measure": spec.model_dump(mode="json"),
-            "most": MAX_COHORT,
+            "most": most,
             "memory": _free_bytes() / len(self.workers),
+            "workers": len(self.workers),
         }
         asked, answers = list(self.workers), list[int]()
         for worker in asked:
@@ -146,7 +149,13 @@ class Pool:
         return statistics.median_low(answers)
 
     def end_silent(self) -> None:
-        """Kills workers that hold trials and have said nothing for too long; their end is heard of as any other."""
+        """Kills workers that hold trials and have said nothing for too long; their end is heard of as any other. Only
+        time counts in which this process listened: it may have been stopped, or waited for a disk."""
+        now = time.monotonic()
+        if now - self._listened > DEAF_SECONDS:
+            for worker in self.workers:
+                worker.heard = now
+        self._listened = now
         for worker in self.workers:
             if worker.held and not worker.is_silent and time.monotonic() - worker.heard > SILENCE_SECONDS:
                 worker.is_silent = True

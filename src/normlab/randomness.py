@@ -16,7 +16,8 @@ def _sequence(seed: int, purpose: str, counters: tuple[int, ...]) -> np.random.S
 
 
 def numpy_generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
-    """A NumPy generator for one purpose, such as `order`, and counters, such as the epoch."""
+    """A NumPy generator for one purpose, such as `order`, and counters, such as the epoch. A last counter of 0 is as
+    good as none (SeedSequence fills up with zeros)."""
     return np.random.Generator(np.random.Philox(_sequence(seed, purpose, counters)))
 
 

@@ -25,8 +25,8 @@ from normlab import datasets
 from normlab.datasets import cache
 from normlab.grid import Trial
 from normlab.plan import Plan, cohort_groups, cohort_key, cohorts, make_plan, refreshed, speed_class
-from normlab.pool import Pool, Worker, default_workers, resolve_device
-from normlab.provenance import EnergyMeter, environment
+from normlab.pool import MAX_COHORT, Pool, Worker, default_workers, resolve_device
+from normlab.provenance import EnergyMeter, accelerator, environment
 from normlab.rates import known_as
 from normlab.result import Result, details_from_tree
 from normlab.store import HEARTBEAT_SECONDS, Store
@@ -81,13 +81,15 @@ def run(
     checkpoint_seconds: float = 60.0,
     report: Callable[[RunStatus], None] = lambda status: None,
     on_look: Callable[[], None] = lambda: None,
+    on_remark: Callable[[str], None] = lambda remark: None,
     on_epoch: Callable[[str, Mapping[str, float | None]], None] | None = None,
 ) -> RunSummary:
     """Trains the missing trials of a study, or of a plan made of several, and stores their results.
 
     Where a study adds seeds until its contrasts are resolved, it is trained look by look; `on_look` hears of each that
-    leaves something open. `on_epoch` hears of each trial's id and what its curves gained, as every epoch ends. What
-    another runner of the store left because it died is taken over.
+    leaves something open, `on_remark` of what should be known before a number is believed, `on_epoch` of each trial's
+    id and what its curves gained, as every epoch ends. What another runner of the store left because it died is taken
+    over.
 
     `workers` processes (default: one a core, on a GPU one) take cohorts of up to `cohort` trials, or of as many as a
     quick measurement shows to be fastest; what it found is remembered for this machine. KeyboardInterrupt
@@ -101,7 +103,7 @@ def run(
     train = functools.partial(
         _train, store=store, pool=pool, workers=workers or default_workers(device), cohort=cohort,
         save_weights=save_weights, fail_fast=fail_fast, deadline=deadline, checkpoint_seconds=checkpoint_seconds,
-        report=report, on_epoch=on_epoch,
+        report=report, on_epoch=on_epoch, remark=functools.cache(on_remark),
     )  # fmt: skip
     try:
         plan = study if isinstance(study, Plan) else make_plan(study, store)
@@ -142,9 +144,19 @@ def _train(
     checkpoint_seconds: float,
     report: Callable[[RunStatus], None],
     on_epoch: Callable[[str, Mapping[str, float | None]], None] | None,
+    remark: Callable[[str], None],
 ) -> RunSummary:
-    for data in sorted({(t.spec.data, t.spec.image_size or 0) for t in plan.missing()}):
-        datasets.load(data[0], image_size=data[1] or None)  # decoded once, before any worker needs it
+    for said in plan.said():
+        remark(said)
+    finished = [trial_id for trial_id, state in plan.states.items() if state == "finished"]
+    if save_weights and (bare := sum(not store.has_weights(trial_id) for trial_id in finished)):
+        remark(
+            f"weights: {bare} finished trial{'s have' if bare > 1 else ' has'} none, trained without --save-weights; "
+            "train in another store (--store) to have them"
+        )
+    for name, size, split in sorted({(t.spec.data, t.spec.image_size or 0, t.spec.split) for t in plan.missing()}):
+        for said in datasets.load(name, image_size=size or None).remarks(split):  # decoded before a worker needs it
+            remark(said)
     store.require_writable()
     failed = [trial.id for trial in plan.missing() if plan.states[trial.id] == "failed"]
     unreadable = {trial_id: why for trial_id in failed if (why := store.set_aside_damaged(trial_id))}
@@ -188,14 +200,19 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(which, handler if handler is not None else signal.SIG_DFL)
 
 
-def _resumable(plan: Plan, store: Store) -> list[list[Trial]]:
+def _resumable(plan: Plan, store: Store, largest: int | None) -> list[list[Trial]]:
     """The cohorts that were begun and are of this plan, in its order; some of their trials may be finished already,
-    where a runner was killed while it saved the results."""
+    where a runner was killed while it saved the results. Those larger than the user now allows are formed anew where
+    nothing of their training is lost."""
     missing = {trial.id for trial in plan.missing()}
     position = {trial.id: i for i, trial in enumerate(plan.trials)}
     found: list[list[str]] = []
     for ids in store.cohorts_begun():
-        if all(plan.states.get(trial_id) in {"finished", "diverged"} for trial_id in ids):
+        is_untouched = all(trial_id in missing for trial_id in ids) and not store.has_checkpoint(ids)
+        is_too_large = largest is not None and len(ids) > largest
+        if all(plan.states.get(trial_id) in {"finished", "diverged"} for trial_id in ids) or (
+            is_untouched and is_too_large
+        ):
             store.remove_checkpoint(ids)
         elif (
             all(trial_id in position for trial_id in ids)
@@ -205,6 +222,11 @@ def _resumable(plan: Plan, store: Store) -> list[list[Trial]]:
             found.append(ids)
     found.sort(key=lambda ids: position[ids[0]])
     return [[plan.trials[position[trial_id]] for trial_id in ids] for ids in found]
+
+
+def _trained_share(result: Result) -> float:
+    """Of its training, what a trial did: one that diverged ends there."""
+    return 1.0 if result.diverged_epoch is None else result.diverged_epoch / result.spec.epochs
 
 
 def _is_of(trial_id: str, ids: Sequence[str], store: Store) -> bool:
@@ -251,7 +273,7 @@ class _Run:
 
     def go(self) -> None:
         """Serves the workers until nothing waits and nothing runs."""
-        self.waiting = _resumable(self.plan, self.store)
+        self.waiting = _resumable(self.plan, self.store, self.cohort)
         resumed = {trial.id for chunk in self.waiting for trial in chunk}
         self._form_cohorts([trial for trial in self.plan.missing() if trial.id not in resumed])
         for worker in list(self.pool.workers):
@@ -381,8 +403,10 @@ class _Run:
                 and most > 1
                 and (most >= MANY or self._flops(group) > WORTH_MEASURING * len(self.pool.workers))
             ):
-                known = known_as("cohort", self.pool.device, len(self.pool.workers), speed_class(spec))
-                best = int(cache.remembered(known, lambda spec=spec: str(self.pool.measure_cohort(spec))))  # type: ignore[misc]
+                largest = min(1 << (most - 1).bit_length(), MAX_COHORT)  # sizes are doubled
+                measure = functools.partial(self.pool.measure_cohort, spec, largest)
+                known = known_as("cohort", self.pool.device, len(self.pool.workers), largest, speed_class(spec))
+                best = int(cache.remembered(known, lambda measure=measure: str(measure())))  # type: ignore[misc]
             sizes[cohort_key(spec)] = best if self.cohort is not None else min(best, most)
         formed = cohorts(missing, lambda spec: sizes[cohort_key(spec)])
         for chunk in formed:
@@ -461,12 +485,15 @@ class _Run:
             self._release(trial.id)
             self.summary.trained += 1
             self.summary.diverged += result.status == "diverged"
-            self.done_flops += self.plan.flops[trial.id]
+            flops = self.plan.flops[trial.id]
+            self.done_flops += flops * _trained_share(result)
+            self.total_flops -= flops * (1 - _trained_share(result))
             self.done_images += outcome["images"]
 
     def _result(self, trial: Trial, outcome: dict[str, Any], made: dict[str, Any]) -> Result:
         provenance = self.environment | {
             "device": self.pool.device,
+            **({"gpu": gpu} if (gpu := accelerator(self.pool.device)) else {}),
             "threads": self.pool.threads,
             "workers": len(self.pool.workers),
             **made,
@@ -494,7 +521,8 @@ class _Run:
         if again and tries < MAX_TRIES:
             self.waiting.insert(0, held)
             return
-        self.store.remove_checkpoint(ids)
+        if not again or len(held) > 1:  # of one whose process only died, hours may be in it
+            self.store.remove_checkpoint(ids)
         if len(held) > 1:
             rest = [trial for trial in held if self.plan.states[trial.id] not in {"finished", "diverged"}]
             self.waiting[:0] = [half for half in (rest[: len(rest) // 2], rest[len(rest) // 2 :]) if half]
@@ -502,6 +530,6 @@ class _Run:
         (trial,) = held
         self.summary.failures[trial.id] = reason = f"{reason} ({tries} tries)" if tries > 1 else reason
         self.store.record_failure(trial.id, reason)
-        self.done_flops += self.plan.flops[trial.id]
+        self.total_flops -= self.plan.flops[trial.id]
         if self.fail_fast:
             self.waiting.clear()

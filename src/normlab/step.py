@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from normlab.batches import Images, fetch
+from normlab.datasets import DataInfo
 from normlab.functional import cross_entropy
 from normlab.graphs import Replayed, cpu_recorder, cuda_recorder
 from normlab.network import Network, build_network
@@ -30,10 +31,10 @@ class Step:
 
     def begin(self, epoch: int) -> None:
         """Dropout masks are from now on those of an epoch."""
-        for dropout in self.network.dropouts():
+        for layer, dropout in enumerate(self.network.dropouts()):
             for spec, generator in zip(self._specs, dropout.generators, strict=True):
                 assert generator is not None
-                begin(generator, spec.seed, "dropout", epoch)
+                begin(generator, spec.seed, "dropout", epoch, layer)
 
     def __call__(
         self, index_TB: torch.Tensor, warps_TB4: torch.Tensor | None, rates_T: torch.Tensor
@@ -55,8 +56,8 @@ class Step:
         return Replayed(self, cuda_recorder(generators) if self._data.labels.is_cuda else cpu_recorder)
 
 
-def make_network(specs: Sequence[TrialSpec], data: Images, total_steps: int) -> Network:
-    """The initialized network of a cohort."""
+def make_network(specs: Sequence[TrialSpec], data: Images | DataInfo, total_steps: int) -> Network:
+    """The initialized network of a cohort, for images like these."""
     spec = specs[0]
     settings: dict[str, object] = {"eps": spec.norm_eps, "momentum": [s.norm_momentum for s in specs]}
     if spec.norm == "renorm" and spec.renorm_schedule == "fraction":
@@ -71,7 +72,7 @@ def make_network(specs: Sequence[TrialSpec], data: Images, total_steps: int) -> 
         slope=[s.slope for s in specs],
         conv_bias=spec.conv_bias,
         in_channels=data.channels,
-        image_size=data.size,
+        image_size=data.image_size,
         num_trials=len(specs),
         seed=[s.seed for s in specs],
     )

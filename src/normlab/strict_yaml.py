@@ -11,7 +11,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, DocumentStartEvent, NodeEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from normlab.errors import UsageError
@@ -44,6 +44,10 @@ def read_yaml(raw: bytes, path: str) -> YamlTree:
             line = event.start_mark.line + 1
             if depth > MAX_DEPTH or nodes > MAX_NODES:
                 raise UsageError(f"{path}:{line}: nested or large beyond what a study needs")
+            if isinstance(event, DocumentStartEvent) and (event.version or event.tags):
+                raise UsageError(f"{path}:{line}: a study is YAML 1.2; remove the line that begins with %")
+            if isinstance(event, NodeEvent) and getattr(event, "tag", None):
+                raise UsageError(f"{path}:{line}: tags (!) are not allowed; write the value alone")
             if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor):
                 raise UsageError(f"{path}:{line}: anchors and aliases (& and *) are not allowed; write the value out")
         root = yaml.compose(io.StringIO(text))

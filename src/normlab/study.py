@@ -155,12 +155,14 @@ def parse_study(raw: bytes, *, name: str, path: str, scale: str | None = None, o
     for key, value in read_overrides(overrides).items():
         study = _override(study, key, value, f"override '{key}': ")
     study = dataclasses.replace(study, overrides=tuple(overrides))
+    by_hand = {key: f"override '{key}': " for key in read_overrides(overrides) if key in study.base}
     if study.first_seeds is not None and any(contrast.best for contrast in study.contrasts):
         raise UsageError(
             f"{study.where('seeds')}seeds: a contrast with 'best' chooses levels on half of the seeds, so that their "
             "number has to be fixed; write seeds: 10"
         )
     _check_settings(study, reader)
+    _require_use(study, by_hand)
     return study
 
 
@@ -170,6 +172,9 @@ def _scaled(study: Study, scale: str, reader: "_Reader") -> Study:
         study = _override(study, key, value, reader.where(f"scales.{scale}.{key}"))
     study = dataclasses.replace(study, scale=scale)
     _check_settings(study, reader)
+    _require_use(
+        study, {key: reader.where(f"scales.{scale}.{key}") for key in study.scales[scale] if key in study.base}
+    )
     return study
 
 
@@ -487,7 +492,8 @@ def _check_settings(study: Study, reader: _Reader) -> None:
 
     make_spec(base, where)
     for factor in study.factors:
-        place = reader.where(f"factors.{factor.name}")
+        is_given = factor.name in overridden or factor.name in scaled
+        place = where(factor.name) if is_given else reader.where(f"factors.{factor.name}")
         for level in factor.levels[1:]:
             make_spec({**base, **level.settings}, functools.partial(_fixed, place))
 
@@ -498,16 +504,20 @@ def _fixed(place: str, key: str) -> str:
 
 def _require_effect(study: Study, reader: _Reader) -> None:
     """A setting that no arm uses is a misunderstanding: nothing is silently ignored."""
-    pending = {key: f"base.{key}" for key in study.base}
+    places = {key: f"base.{key}" for key in study.base}
     for factor in study.factors:
-        pending |= {key: f"factors.{factor.name}" for level in factor.levels for key in level.settings}
+        places |= {key: f"factors.{factor.name}" for level in factor.levels for key in level.settings}
     _check_settings(study, reader)
-    for arm in arms(study):
+    _require_use(study, {key: reader.where(place) for key, place in places.items()})
+
+
+def _require_use(study: Study, places: Mapping[str, str]) -> None:
+    """Raises UsageError where no arm uses one of these settings; each with the place where it stands."""
+    pending = dict(places)
+    for arm in arms(study) if pending else ():
         spec = make_spec(arm.settings)
         pending = {key: place for key, place in pending.items() if not is_active(spec, key)}
         if not pending:
             return
-    key, place = min(pending.items())
-    raise UsageError(
-        f"{reader.where(place)}{key} has no effect in any arm of this study; remove it ({key}: {allowed(key)})"
-    )
+    for key, place in sorted(pending.items()):
+        raise UsageError(f"{place}{key} has no effect in any arm of this study; remove it ({key}: {allowed(key)})")

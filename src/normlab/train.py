@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from normlab.batches import Images, as_images, draw_batches, examples_per_epoch
+from normlab.batches import Images, as_images, draw_batches
 from normlab.checkpoint import TrainingState, load
 from normlab.datasets.split import Split
 from normlab.evaluate import Evaluation, confident_mistakes, evaluate, evaluate_other_statistics
@@ -26,7 +26,7 @@ from normlab.probes import gradient_spread, trials_at_once, watched_channels
 from normlab.result import Details
 from normlab.schedules import learning_rates
 from normlab.step import Step, make_network, named_generators, take_over, weights_of
-from normlab.trial import TrialSpec, trial_id
+from normlab.trial import TrialSpec, examples_per_epoch, trial_id
 from normlab.watch import Progress, Watch
 
 
@@ -293,7 +293,7 @@ def _gradient_spread(
     """Of the trials of a step, which are these members of the cohort; few at once where a batch's activations are
     large."""
     train_set, at_once = cohort.train_set, trials_at_once(cohort.train_set)
-    if len(members) <= at_once or train_set.labels.is_cuda:
+    if len(members) <= at_once:
         return gradient_spread(step.network, train_set)
     spreads = []
     for first in range(0, len(members), at_once):

@@ -74,7 +74,7 @@ class TrialSpec(BaseModel):
     norm_eps: float = Field(default=1e-3, gt=0, le=1, description="ε added to the variance")
     norm_momentum: float = Field(default=0.01, gt=0, le=1, description="share of the new batch in a moving average")
     renorm_schedule: Literal["steps", "fraction"] = Field(
-        default="steps", description="Ioffe's ramp of r_max and d_max, in his steps or as fractions of the training"
+        default="steps", description="Ioffe's ramp, batch norm until step 5,000; or in proportion to this training"
     )
     activation: ActivationKind = Field(default="leaky_relu")
     slope: float = Field(default=0.01, ge=0, lt=1, description="of leaky_relu below zero")
@@ -102,7 +102,9 @@ class TrialSpec(BaseModel):
     rotation_degrees: float = Field(default=70.0, ge=0, le=180, description="uniform in ± this")
     shift_fraction: float = Field(default=0.1, ge=0, le=1, description="of the image's size, uniform in ± this")
     horizontal_flip: bool = Field(default=True, description="with probability one half")
-    precision: Literal["float32", "bfloat16"] = Field(default="float32")
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="on a GPU float32 multiplies in TF32"
+    )
     evaluate_every: int = Field(default=1, ge=1, description="epochs between test evaluations; the last always counts")
     seed: int = Field(default=0, ge=0, lt=2**32, description="of initialization, order, dropout and augmentation")
 
@@ -220,6 +222,11 @@ def make_spec(settings: Mapping[str, Any], where: Callable[[str], str] = lambda 
         # A fault between settings has no place; its sentence begins with the one to blame.
         key = str(fault["loc"][0]) if fault["loc"] else fault["msg"].removeprefix("Value error, ").split()[0]
         raise UsageError(where(key) + _explain(key, fault["type"], fault["msg"], fault["input"])) from None
+
+
+def examples_per_epoch(spec: TrialSpec, num_images: int) -> int:
+    """Images in an epoch: fixed copies multiply the set."""
+    return num_images * (spec.copies if spec.augment == "copies" else 1)
 
 
 def allowed(setting: str) -> str:
