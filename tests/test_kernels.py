@@ -1,5 +1,6 @@
 """The compiled kernels against torch's own operations, over shapes that do not fit their blocks."""
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,10 +21,12 @@ from normlab.functional import (
     moments,
     move,
     normalize,
+    prelu,
     raise_peaks,
     transform,
 )
 from normlab.network import build_network
+from normlab.norms.renorm import PLAIN, BatchRenorm, RampedClip, fixed_clip
 from normlab.trial import KEEPS_AVERAGES
 from normlab.vectors import EIGHT, SIXTEEN, multiplies_pairs
 
@@ -47,6 +50,48 @@ def results(
     y = apply(leaf, weight, bias)
     gradients = torch.autograd.grad(y, (leaf, weight, bias), g, allow_unused=True)
     return [y.detach(), *(found for found in gradients if found is not None)]
+
+
+@pytest.mark.parametrize("step", [0, 4_999, 12_345, 50_000])
+@pytest.mark.parametrize("clip", [RampedClip(), fixed_clip(math.inf, math.inf), PLAIN])
+@pytest.mark.parametrize("momentum", [0.01, torch.linspace(0, 1, 5)])
+def test_the_corrections_of_renorm_are_those_of_torch(
+    momentum: float | torch.Tensor, clip: RampedClip, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn((40, 5), generator=torch.Generator().manual_seed(step)) * torch.tensor([1, 3, 0.3, 1e-9, 10.0])
+
+    def train() -> list[torch.Tensor]:
+        norm = BatchRenorm(5, eps=1e-3, momentum=momentum, clip=clip)
+        norm.num_steps.fill_(step)
+        return [*(norm(x + shift).detach() for shift in (0.0, 2.0)), *(b.clone() for b in norm.buffers())]
+
+    ours = train()
+    monkeypatch.setattr(functional, "kernels", None)
+    for found, expected in zip(ours, train(), strict=True):
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("by", ["channel", "element"])
+def test_a_learned_slope_computes_what_torch_does(
+    by: str, shape: tuple[int, ...], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, g = (torch.randn(shape, generator=generator).to(dtype) for _ in range(2))
+    sizes = shape[1:] if by == "element" else shape[1:2]
+
+    def of(x: torch.Tensor, g: torch.Tensor) -> list[torch.Tensor]:
+        leaf = x.clone().requires_grad_()
+        slopes = torch.linspace(-0.5, 1, torch.Size(sizes).numel()).view(sizes).requires_grad_()
+        y = prelu(leaf, slopes)
+        return [y.detach(), *torch.autograd.grad(y, (leaf, slopes), g)]
+
+    ours = of(x, g)
+    assert ours[2].is_contiguous()
+    monkeypatch.setattr(functional, "kernels", None)
+    for found, expected in zip(ours, of(x.float(), g.float()), strict=True):
+        assert torch.allclose(found.float(), expected, atol=ERROR[dtype] * max(1.0, float(expected.abs().max())))
 
 
 @pytest.mark.parametrize("rectifiers", RECTIFIERS)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from normlab.errors import UsageError, unknown
+from normlab.functional import prelu
 
 PRELU_SLOPE = 0.25  # He et al. 2015, and PyTorch's default
 PRELU_ELEMENTWISE_SLOPE = 0.0  # Keras's default
@@ -38,7 +39,7 @@ class PReLU(nn.Module):
         self.weight = nn.Parameter(torch.full((num_features,), PRELU_SLOPE))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.prelu(x, self.weight.to(x.dtype))
+        return prelu(x, self.weight)
 
 
 class ElementwisePReLU(nn.Module):
@@ -49,7 +50,7 @@ class ElementwisePReLU(nn.Module):
         self.weight = nn.Parameter(torch.full(shape, PRELU_ELEMENTWISE_SLOPE))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.where(x > 0, x, x * self.weight.to(x.dtype))
+        return prelu(x, self.weight)
 
 
 Builder = Callable[[tuple[int, ...], Sequence[float]], nn.Module]

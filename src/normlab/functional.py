@@ -56,10 +56,33 @@ def moments(x: torch.Tensor, like: torch.Tensor, rectifiers: Rectifiers = PLAIN)
 def move(average_C: torch.Tensor, value_C: torch.Tensor, share: float | torch.Tensor, factor: float = 1.0) -> None:
     """A moving average takes a share, one or one a channel, of a new value times a factor, in place."""
     if is_compiled(average_C, value_C) and average_C.dtype == torch.float32:
-        one, by_channel = (0.0, share.to(average_C)) if isinstance(share, torch.Tensor) else (float(share), None)
-        launch(kernels.move, average_C, value_C, float(factor), by_channel, one, len(average_C))
+        launch(kernels.move, average_C, value_C, float(factor), *_shares(share, average_C), len(average_C))
     else:
         average_C.lerp_(value_C * factor, share.to(average_C) if isinstance(share, torch.Tensor) else share)
+
+
+def _shares(share: float | torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor | None, float]:
+    """A share a channel, or one for all, as the kernels take them."""
+    return (share.to(like), 0.0) if isinstance(share, torch.Tensor) else (None, float(share))
+
+
+@torch.no_grad()
+def renorm_kernel(
+    moments_2C: tuple[torch.Tensor, torch.Tensor],
+    averages_2C: tuple[torch.Tensor, torch.Tensor],
+    steps: torch.Tensor,
+    ramp: Sequence[float],
+    share: float | torch.Tensor,
+    *,
+    eps: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """r and d of batch renormalization as `BatchRenorm` computes them, of mean and variance of a batch, where these are
+    compiled; moves the averages and the steps on. `ramp` has the fields of `RampedClip`."""
+    mean_C, var_C = moments_2C
+    r_C, d_C = torch.empty_like(mean_C), torch.empty_like(mean_C)
+    given = (*averages_2C, steps, *map(float, ramp), *_shares(share, mean_C))
+    launch(kernels.renorm, mean_C, var_C, float(eps), *given, r_C, d_C, len(mean_C))
+    return r_C, d_C
 
 
 def normalize(
@@ -102,6 +125,14 @@ def transform(x: torch.Tensor, a_C: torch.Tensor, b_C: torch.Tensor, *, rectifie
         return y
     v = _rectify(x, rectifiers.before)
     return _rectify((v * along(a_C, v) + along(b_C, v)).to(x.dtype), rectifiers.after)
+
+
+def prelu(x: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
+    """x for x > 0, else slope · x; slopes are learned, [C], or one for every element of a map, [C, H, W]."""
+    if is_compiled(x, slopes):
+        return _PReLU.apply(x, slopes)  # type: ignore[no-any-return, no-untyped-call]
+    slopes = slopes if slopes.dim() > 1 else along(slopes, x)
+    return torch.where(x > 0, x, x * slopes.to(x.dtype))
 
 
 @torch.no_grad()
@@ -184,6 +215,26 @@ class _MaxPool(torch.autograd.Function):
         sizes = (images, height, width, channels)
         launch(kernels.pool_adjoint, LIKE[gradient.dtype], gradient, winner, *sizes, out)
         return out
+
+
+class _PReLU(torch.autograd.Function):
+    """Torch sums the gradients of slopes over images in passes of their own, in another order of memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
+        x, in_order = in_rows(x), slopes.movedim(0, -1).contiguous()
+        y = torch.empty_like(x)
+        launch(kernels.prelu, LIKE[x.dtype], x, x.numel() // slopes.numel(), slopes.numel(), in_order, y)
+        ctx.save_for_backward(x, in_order)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        (x, slopes), gradient = ctx.saved_tensors, in_rows(gradient)
+        out, of_slopes = torch.empty_like(x), torch.empty_like(slopes)
+        inputs = (LIKE[x.dtype], x, gradient, x.numel() // slopes.numel(), slopes.numel(), slopes)
+        launch(kernels.prelu_adjoint, *inputs, out, of_slopes)
+        return out, of_slopes.movedim(-1, 0).contiguous()
 
 
 class _Normalize(torch.autograd.Function):

@@ -175,15 +175,43 @@ def _adjoint(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, slope
 
 
 @compiled
+def _moved(average, new, of_new):
+    change = new - average
+    return average + of_new * change if of_new < 0.5 else new - (np.float32(1) - of_new) * change
+
+
+@compiled
 def move(average_, value_, factor, shares_, share, channels):
     """A moving average takes a share, of each channel or the same for all, of a new value times a factor; of the two
     forms of that sum the one that is exact for a share of 0 or 1."""
     average, value, shares = floats(average_, channels), floats(value_, channels), floats(shares_, channels)
     for c in range(channels):
         of_new = shares[c] if shares_ != 0 else np.float32(share)
-        new = value[c] * np.float32(factor)
-        change = new - average[c]
-        average[c] = average[c] + of_new * change if of_new < 0.5 else new - (np.float32(1) - of_new) * change
+        average[c] = _moved(average[c], value[c] * np.float32(factor), of_new)
+
+
+@compiled
+def renorm(
+    mean_, var_, eps, average_, deviation_, steps_, start, r_end, d_end, r_max, d_max, shares_, share, r_, d_, channels
+):
+    """r and d of batch renormalization for a batch of this mean and variance, within the clips of this step (see
+    `RampedClip`); then the averages of the mean and of the deviation move, and the step is counted."""
+    mean, var, shares = floats(mean_, channels), floats(var_, channels), floats(shares_, channels)
+    average, deviation = floats(average_, channels), floats(deviation_, channels)
+    r, d, steps = floats(r_, channels), floats(d_, channels), values(steps_, np.float64(0), 1)
+    r_share = min(max((steps[0] - start) / (r_end - start), 0.0), 1.0)
+    d_share = min(max((steps[0] - start) / (d_end - start), 0.0), 1.0)
+    r_most, d_most = np.float32(1 + (r_max - 1) * r_share), np.float32(d_max * d_share)
+    r_least, least = np.float32(1) / r_most, np.float32(np.sqrt(eps))
+    for c in range(channels):
+        own = np.sqrt(var[c] + np.float32(eps))
+        reference = least if deviation[c] < least else deviation[c]
+        ratio, shift = own / reference, (mean[c] - average[c]) / reference
+        r[c] = r_least if ratio < r_least else r_most if ratio > r_most else ratio  # NaN stays NaN
+        d[c] = -d_most if shift < -d_most else d_most if shift > d_most else shift
+        of_new = shares[c] if shares_ != 0 else np.float32(share)
+        average[c], deviation[c] = _moved(average[c], mean[c], of_new), _moved(deviation[c], own, of_new)
+    steps[0] += 1
 
 
 @compiled
@@ -217,6 +245,43 @@ def normalize_adjoint(
         offset[c] = share * totals[0, c]
         of_weight[c], of_bias[c] = totals[1, c] * scale[c], totals[0, c]
     _adjoint(like, h_, g_, rows, channels, before_, a_, b_, after_, mean_, slope_, offset_, out_)
+
+
+@compiled
+def prelu(like, x_, rows, channels, slope_, y_):
+    """y = x for x > 0, else slope · x, with a slope for each channel; where there is one for each element, a row is
+    all of an image."""
+    count = _repeats(rows, channels)
+    width, height = count * channels, rows // count
+    x, y = _values(x_, like, height, width), _values(y_, like, height, width)
+    slopes = _repeated((slope_, slope_), channels, count)
+    for row in range(height):
+        for j in range(width):
+            v = widen(x[row, j])
+            y[row, j] = narrow(v if v > 0 else v * slopes[0, j], like)
+
+
+@compiled
+def prelu_adjoint(like, x_, g_, rows, channels, slope_, out_, slope_gradient_):
+    """Gradients of what `prelu` does, from g = ∂L/∂y."""
+    count = _repeats(rows, channels)
+    width, height = count * channels, rows // count
+    x, g, out = _values(x_, like, height, width), _values(g_, like, height, width), _values(out_, like, height, width)
+    slopes, of_slope = _repeated((slope_, slope_), channels, count), floats(slope_gradient_, channels)
+    sums, totals = np.empty((1, width), np.float32), np.zeros((1, channels), np.float64)
+    first = 0
+    while first < height:
+        end = min(first + BLOCK, height)
+        sums[:] = 0
+        for row in range(first, end):
+            for j in range(width):
+                v, w = widen(x[row, j]), widen(g[row, j])
+                out[row, j] = narrow(w if v > 0 else w * slopes[0, j], like)
+                sums[0, j] += np.float32(0) if v > 0 else w * v
+        _add_up(totals, sums, channels, count)
+        first = end
+    for c in range(channels):
+        of_slope[c] = totals[0, c]
 
 
 @compiled

@@ -168,9 +168,13 @@ class StudyTable:
     # Of a trial, read anew whenever it is asked for: those of all trials together would fill the memory.
     details: Callable[[TrialRecord], Details | None] = lambda record: None
 
-    def records(self) -> dict[str, TrialRecord]:
-        """Every trial once, by id: two arms may share one."""
+    @functools.cached_property
+    def _records(self) -> dict[str, TrialRecord]:
         return {record.trial.id: record for arm in self.arms for record in arm.trials}
+
+    def records(self) -> Mapping[str, TrialRecord]:
+        """Every trial once, by id: two arms may share one."""
+        return self._records
 
     def count(self, state: State) -> int:
         return sum(record.state == state for record in self.records().values())

@@ -1,13 +1,13 @@
 """Batch renormalization (Ioffe 2017, algorithms 1 and 2), clipped by a ramp, by constants, or not at all."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import nn
 
 from normlab.functional import PLAIN as NO_RECTIFIERS
-from normlab.functional import Rectifiers, moments, normalize, transform
+from normlab.functional import Rectifiers, is_compiled, moments, normalize, renorm_kernel, transform
 from normlab.norms.statistics import StatisticsNorm
 
 
@@ -79,6 +79,10 @@ class BatchRenorm(StatisticsNorm):
     @torch.no_grad()
     def _correct(self, mean_C: torch.Tensor, var_C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """r and d of a batch with these moments, per channel; then the moving averages and the step move on."""
+        if is_compiled(mean_C, self.running_mean):
+            averages = self.running_mean, self.running_std
+            ramp = astuple(self.clip)
+            return renorm_kernel((mean_C, var_C), averages, self.num_steps, ramp, self.momentum, eps=self.eps)
         std_C = (var_C + self.eps).sqrt()
         reference_C = self.running_std.clamp(min=math.sqrt(self.eps))
         r_max, d_max = (limit.to(std_C.dtype) for limit in self.clip(self.num_steps))
