@@ -7,7 +7,8 @@ batch size, number of trials trained together, and way of computing their convol
 would write (eager PyTorch, float32, one trial after another), the share of the matrix rate that this GPU reaches in
 bfloat16, and what that means for the paper's studies, which train in float32 (TF32 on a GPU): at batch 16 both are
 measured, and their ratio is taken for the other sizes. Cases are measured in order of worth until the minutes are over;
-what was not reached, or did not fit in memory, says so. `--small` replaces both networks by tiny ones, for a CPU.
+what was not reached, did not fit in memory, or failed, says so. `--small` replaces both networks by tiny ones, for a
+CPU.
 """
 
 import argparse
@@ -90,8 +91,8 @@ def rate(network: str, case: Case, device: str) -> float | str:
     convolution.fastest_way = lambda *_: case.way
     try:
         seconds = statistics.median(step_seconds(spec, case.together, device, SECONDS))
-    except RuntimeError:  # in one word or another: cuDNN finds no algorithm where its workspace does not fit
-        return "no memory"
+    except RuntimeError as error:  # such as cuDNN's, that finds no algorithm where its workspace does not fit
+        return "no memory" if isinstance(error, torch.OutOfMemoryError) else "failed"
     finally:
         convolution.fastest_way = chosen
         if device != "cpu":
@@ -152,7 +153,7 @@ def print_table(
     for network, batch, together, precision in rows:
         found = [rates.get(Case(network, batch, together, way, precision), "") for way in ways]
         loop, fastest = loops.get((network, batch), "not reached"), max(_numbers(found), default=None)
-        if fastest is None and "no memory" not in found:
+        if set(found) <= {"", "not reached"}:
             continue
         here = " | ".join(f"{rate:,.0f}" if isinstance(rate, float) else rate for rate in (*found, loop))
         ratio = f"{fastest / loop:.1f}" if fastest and isinstance(loop, float) else ""

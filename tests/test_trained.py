@@ -54,10 +54,10 @@ def test_weights_that_are_not_there_or_damaged_are_said(store: Store, normlab: R
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(api.UsageError, match="is damaged; its SHA-256"):
+    with pytest.raises(api.UsageError, match="is damaged: its SHA-256"):
         api.load_network(trial_id, store=store)
     path.unlink()
-    with pytest.raises(api.UsageError, match="cannot be read"):
+    with pytest.raises(api.UsageError, match="is damaged: No such file"):
         api.load_network(trial_id, store=store)
     path.with_name("result.json").write_text("{}")
     with pytest.raises(api.UsageError, match="is damaged"):

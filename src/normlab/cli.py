@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from normlab.cli_common import INTERRUPTED, Group, open_store, run_options, train_missing
+from normlab.cli_common import INTERRUPTED, Group, note, open_store, run_options, train_missing
 from normlab.cli_paper import paper
 from normlab.cli_show import data, settings, show, studies
 from normlab.cli_store import store as store_verbs
@@ -212,7 +212,7 @@ def plan(
         hands = f"{count} worker{'s' if count > 1 else ''} ({device})"
         click.echo(f"{flops_words(total)}, about {duration_words(seconds)} on {hands}")
     for remark in made.said():
-        click.echo(f"note: {remark}")
+        note(remark)
 
 
 @commands.command()

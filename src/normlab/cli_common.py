@@ -66,6 +66,11 @@ def open_store(path: str | None, *, existing: bool = False) -> "Store":
     return store
 
 
+def note(remark: str, *, err: bool = False) -> None:
+    """What should be known before a number is believed; names of files in it may be anybody's."""
+    click.echo(f"note: {printable(remark)}", err=err)
+
+
 def train_missing(headline: str, study: "Study | Plan", store: "Store", *, as_json: bool, **options: Any) -> int:
     """Trains what is missing, with a live line on standard error, and returns the exit code.
 
@@ -89,7 +94,7 @@ def train_missing(headline: str, study: "Study | Plan", store: "Store", *, as_js
 
             def say(remark: str) -> None:
                 begin()
-                click.echo(f"note: {printable(remark)}", err=True)
+                note(remark, err=True)
 
             summary = run(study, store=store, report=report, on_remark=say, **options)
     except KeyboardInterrupt:

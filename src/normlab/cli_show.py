@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from normlab.cli_common import Group
+from normlab.cli_common import Group, note
 from normlab.errors import UsageError, unknown
 from normlab.terminal import print_table, word
 
@@ -113,7 +113,7 @@ def data_fetch(name: str, image_size: int | None, max_bad_images: int) -> None:
     images = datasets.load(name, image_size=image_size, max_bad_images=max_bad_images)
     click.echo(f"{name}: {len(images.train_labels):,} training and {len(images.test_labels):,} test images are ready")
     for remark in images.remarks():
-        click.echo(f"note: {remark}")
+        note(remark)
 
 
 @data.command("show")
@@ -142,7 +142,7 @@ def data_show(name: str, image_size: int | None, picture: str | None, as_json: b
             f"fingerprint {images.fingerprint}"
         )
         for remark in images.remarks():
-            click.echo(f"note: {remark}")
+            note(remark)
     if picture:
         from normlab.datasets.samples import draw_samples
 

@@ -41,7 +41,7 @@ class Plan:
 
     def said(self) -> tuple[str, ...]:
         """The remarks on what a run has to train, each once."""
-        return tuple(dict.fromkeys(remark for trial in self.missing() for remark in self.remarks.get(trial.id, ())))
+        return tuple(dict.fromkeys(remark for trial in self.missing() for remark in self.remarks[trial.id]))
 
     def count(self, state: State) -> int:
         return sum(found == state for found in self.states.values())
@@ -216,15 +216,9 @@ def estimate_seconds(
 def speed_class(spec: TrialSpec) -> tuple[object, ...]:
     """Trials of one class run at about one rate."""
     return (
-        spec.data,
-        spec.network,
-        spec.norm,
-        spec.activation,
-        spec.batch_size,
-        spec.precision,
-        spec.image_size,
+        spec.data, spec.network, spec.norm, spec.activation, spec.batch_size, spec.precision, spec.image_size,
         spec.augment,
-    )
+    )  # fmt: skip
 
 
 def cohorts(missing: Sequence[Trial], size: Callable[[TrialSpec], int]) -> list[list[Trial]]:

@@ -74,11 +74,10 @@ def _serve(tasks: SimpleQueue[tuple[Future[bytes], Task | None]]) -> None:
     while True:
         drawn, task = tasks.get()
         try:
-            plotter = plotter or _start()
+            if plotter is None or plotter.poll() is not None:  # none yet, or it died
+                plotter = _start()
             drawn.set_result(_ask(plotter, task) if task else b"")
         except BaseException as error:  # it is raised where the figure was asked for
-            if plotter is not None and plotter.poll() is not None:
-                plotter = None
             drawn.set_exception(error)
 
 

@@ -17,10 +17,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from normlab.errors import UsageError
 from normlab.files import read_bounded, write_durably, write_folder, write_folders
@@ -34,6 +34,7 @@ STALE_SECONDS = 60.0  # chosen: a runner that is silent for twelve heartbeats is
 FILES = {"result.json": 4 << 20, "details.json": 256 << 20, "model.safetensors": 2 << 30}
 
 State = Literal["missing", "running", "finished", "diverged", "failed"]
+Content = TypeVar("Content")
 
 
 class Unreadable(ValueError):  # noqa: N818 - not an error of the result: of the disk, or of somebody's rights
@@ -104,14 +105,21 @@ class Store:
     def details(self, result: Result) -> Details | None:
         """What a result of this store holds beyond its metrics, or None where it holds no more. Raises ValueError,
         naming the file, where it is damaged."""
-        if "details.json" not in result.files:
+        return self._file(result, "details.json", lambda content: details_from_json(content.decode()))
+
+    def weights(self, result: Result) -> bytes | None:
+        """What `model.safetensors` of a result of this store holds, or None where it was not kept; as `details`."""
+        return self._file(result, "model.safetensors", bytes)
+
+    def _file(self, result: Result, name: str, read: Callable[[bytes], Content]) -> Content | None:
+        if name not in result.files:
             return None
-        path = os.path.join(self.root, "trials", result.id, "details.json")
+        path = os.path.join(self.root, "trials", result.id, name)
         try:
-            content = read_bounded(path, FILES["details.json"])
-            if sha256(content) != result.files["details.json"]:
+            content = read_bounded(path, FILES[name])
+            if sha256(content) != result.files[name]:
                 raise ValueError("its SHA-256 is not the one in result.json")
-            return details_from_json(content.decode())
+            return read(content)
         except (ValueError, OSError) as error:
             raise ValueError(f"{path} is damaged: {getattr(error, 'strerror', None) or error}") from None
 

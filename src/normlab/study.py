@@ -152,17 +152,17 @@ def parse_study(raw: bytes, *, name: str, path: str, scale: str | None = None, o
         if chosen not in scaled:
             raise UsageError(f"{path}: {unknown('scale', chosen, scaled)}")
         study = scaled[chosen]
-    for key, value in read_overrides(overrides).items():
+    by_hand = read_overrides(overrides)
+    for key, value in by_hand.items():
         study = _override(study, key, value, f"override '{key}': ")
     study = dataclasses.replace(study, overrides=tuple(overrides))
-    by_hand = {key: f"override '{key}': " for key in read_overrides(overrides) if key in study.base}
     if study.first_seeds is not None and any(contrast.best for contrast in study.contrasts):
         raise UsageError(
             f"{study.where('seeds')}seeds: a contrast with 'best' chooses levels on half of the seeds, so that their "
             "number has to be fixed; write seeds: 10"
         )
     _check_settings(study, reader)
-    _require_use(study, by_hand)
+    _require_use(study, {key: study.where(key) for key in by_hand if key in study.base})
     return study
 
 
@@ -172,9 +172,7 @@ def _scaled(study: Study, scale: str, reader: "_Reader") -> Study:
         study = _override(study, key, value, reader.where(f"scales.{scale}.{key}"))
     study = dataclasses.replace(study, scale=scale)
     _check_settings(study, reader)
-    _require_use(
-        study, {key: reader.where(f"scales.{scale}.{key}") for key in study.scales[scale] if key in study.base}
-    )
+    _require_use(study, {key: study.where(key) for key in study.scales[scale] if key in study.base})
     return study
 
 
@@ -492,10 +490,8 @@ def _check_settings(study: Study, reader: _Reader) -> None:
 
     make_spec(base, where)
     for factor in study.factors:
-        is_given = factor.name in overridden or factor.name in scaled
-        place = where(factor.name) if is_given else reader.where(f"factors.{factor.name}")
         for level in factor.levels[1:]:
-            make_spec({**base, **level.settings}, functools.partial(_fixed, place))
+            make_spec({**base, **level.settings}, functools.partial(_fixed, study.where(factor.name)))
 
 
 def _fixed(place: str, key: str) -> str:

@@ -4,13 +4,9 @@ from safetensors.torch import load
 
 from normlab import datasets
 from normlab.errors import UsageError
-from normlab.files import read_bounded
 from normlab.network import Network
-from normlab.result import sha256
 from normlab.step import make_network
-from normlab.store import FILES, Store
-
-WEIGHTS = "model.safetensors"
+from normlab.store import Store
 
 
 def load_network(trial_id: str, *, store: Store | None = None) -> Network:
@@ -23,17 +19,13 @@ def load_network(trial_id: str, *, store: Store | None = None) -> Network:
     place, whose = store or Store.default(), f"trial '{trial_id}': "
     try:
         result = place.load(trial_id)
-        if result is None:
-            raise UsageError(f"{whose}{place.root} has no such result; normlab plan --json shows the ids")
-        if WEIGHTS not in result.files:
-            raise UsageError(f"{whose}its weights were not kept; train it in another store with --save-weights")
-        content = read_bounded(place.root / "trials" / trial_id / WEIGHTS, FILES[WEIGHTS])
-    except OSError as error:
-        raise UsageError(f"{whose}{WEIGHTS} cannot be read ({error.strerror})") from None
-    except ValueError as error:  # which a UsageError is too
-        raise error if isinstance(error, UsageError) else UsageError(f"{whose}{error}") from None
-    if sha256(content) != result.files[WEIGHTS]:
-        raise UsageError(f"{whose}{WEIGHTS} is damaged; its SHA-256 is not the one in result.json")
+        content = place.weights(result) if result else None
+    except ValueError as error:
+        raise UsageError(f"{whose}{error}") from None
+    if result is None:
+        raise UsageError(f"{whose}{place.root} has no such result; normlab plan --json shows the ids")
+    if content is None:
+        raise UsageError(f"{whose}its weights were not kept; train it in another store with --save-weights")
     weights, spec = load(content), result.spec
     if not weights:
         raise UsageError(f"{whose}it diverged, and has no weights")
