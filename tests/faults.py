@@ -65,7 +65,7 @@ FAULTS = {
     38: Fault("unknown keys, typos, values out of bounds, hostile names", "P3 P6", "one line with place, what is allowed and the nearest spelling, before any training; fuzzed"),
     39: Fault("one bad record among many, one trial that always fails", "P4", "named; the report and the other trials go on. What is not a file, or larger than any result, is not read; what this user may not read is not set aside"),
     40: Fault("report on a study half done", "P3", "n stands beside every number, what is missing is listed, nothing is tested below two runs"),
-    41: Fault("a result edited by hand, one byte changed in any file", "P3", "it is shown as damaged; `normlab store check` finds it, `--repair` sets it aside"),
+    41: Fault("a result edited by hand, one byte changed in any file", "P3", "it is shown as damaged where it is read: numbers need result.json alone, so that damaged curves change none; `normlab store check` finds it, `--repair` sets it aside"),
     42: Fault("code, library or machine changed within a study", "P3", "other data are other trials; other versions or machines are said in the report beside the intervals. They are not refused: most changes move no number"),
 }  # fmt: skip
 

@@ -334,6 +334,21 @@ def test_help_status_and_report_import_neither_torch_nor_matplotlib_and_help_is_
     assert min(times) < 0.4
 
 
+def test_damaged_curves_cost_a_line_and_their_place_in_the_figure_and_no_number(
+    study: Path, tmp_path: Path, here: Run, normlab: Run
+) -> None:
+    assert here("run", study).returncode == 0
+    before = here("compare", study).stdout
+    path = next((tmp_path / "normlab-store" / "trials").glob("*/details.json"))
+    path.write_text("{}")
+    done = normlab("report", study, "--to", "report")
+    assert done.returncode == 0
+    assert done.stderr.startswith(f"normlab: left out: {path.relative_to(tmp_path)} is damaged: ")
+    assert done.stderr.endswith("; normlab store check finds all such\n")
+    assert done.stdout.startswith(before)
+    assert "Of 1 trial the curves are damaged" in (tmp_path / "report" / "report.md").read_text()
+
+
 def test_show_prints_the_papers_sizes_and_draws_the_network(tmp_path: Path, here: Run) -> None:
     done = here("show", "64K-4C3B-256D-Dropout0.5-10D", "norm=batch", "--to", "network.svg")
     assert done.returncode == 0, done.stderr

@@ -18,7 +18,7 @@ def table(tmp_path: Path) -> StudyTable:
     """Twelve trials of four arms, three of which diverged."""
     study, store = make_study(), make_store(tmp_path)
     fill(store, study, noisy)
-    return read_table(study, store, fingerprint, details=True)
+    return read_table(study, store, fingerprint)
 
 
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")  # of MLflow's own, with SQLAlchemy 2.1
@@ -49,7 +49,7 @@ def test_a_trial_that_two_arms_share_is_exported_once(tmp_path: Path) -> None:
     text = text.replace("learning_rate: [1e-3, 0.1]", "slope: [0.1, 0.2]").partition("contrasts")[0]
     study, store = make_study(text), make_store(tmp_path)
     fill(store, study, lambda spec: 0.9 + 0.01 * spec.seed)
-    table = read_table(study, store, fingerprint, details=True)
+    table = read_table(study, store, fingerprint)
     assert [run.result.id for run in runs(table)] == list(table.records())
     assert export(table, "tensorboard", tmp_path / "tb") == 9
 
@@ -140,3 +140,15 @@ def test_a_tool_that_is_not_installed_is_named_with_what_to_write(normlab: Run, 
         refused.stderr
         == "normlab: --tensorboard: tensorboard is not installed; write pip install 'normlab[tensorboard]'\n"
     )
+
+
+def test_a_trial_whose_curves_are_damaged_is_exported_when_they_are_whole_again(
+    table: StudyTable, tmp_path: Path
+) -> None:
+    path = next((tmp_path / "store" / "trials").glob("*/details.json"))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"1", b"2"))
+    with pytest.warns(UserWarning, match="details.json is damaged"):
+        assert export(table, "tensorboard", tmp_path / "tb") == 11
+    path.write_bytes(content)
+    assert export(table, "tensorboard", tmp_path / "tb") == 1

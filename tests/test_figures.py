@@ -1,14 +1,19 @@
 """Figures: what is drawn is data that can be checked; the drawing is stable, bounded and takes any text."""
 
+import io
 import math
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from normlab.drawing import _grid_shape, _tick_labels, draw_curves, draw_factor, picture
 from normlab.errors import UsageError
-from normlab.figures import MAX_PANELS, FactorFigure, curve_figure, factor_figure
+from normlab.figure_data import MAX_PANELS, FactorFigure
+from normlab.figures import curve_figure, factor_figure
 from normlab.table import StudyTable, read_table
 from normlab.trial import TrialSpec
 from tests.test_table import STUDY, fill, fingerprint, make_store, make_study, noisy
@@ -19,7 +24,7 @@ THREE = STUDY.replace("0.1]", "0.1]\n  batch_size: [4, 16, 64]")
 def make_table(folder: Path, text: str = STUDY, accuracy: object = noisy) -> StudyTable:
     study, store = make_study(text), make_store(folder)
     fill(store, study, accuracy)
-    return read_table(study, store, fingerprint, details=True)
+    return read_table(study, store, fingerprint)
 
 
 def test_a_figure_holds_every_seed_mean_and_interval_of_its_arms(tmp_path: Path) -> None:
@@ -86,7 +91,8 @@ def test_one_factor_at_a_time_draws_each_factor_along_its_own_line(tmp_path: Pat
 def test_curves_are_means_over_seeds_with_their_range(tmp_path: Path) -> None:
     table = make_table(tmp_path)
     arm = curve_figure(table).panels[0].arms[1]
-    runs = [details.curves["test_accuracy"] for r in table.arms[2].trials if (details := table.details(r))]
+    results = [record.result for record in table.arms[2].trials if record.result]
+    runs = [details.curves["test_accuracy"] for result in results if (details := table.details(result))]
     last = [run[-1] or 0.0 for run in runs]
     assert arm.test.epochs == (1, 2, 3, 4)
     assert arm.test.mean[-1] == pytest.approx(sum(last) / 3)
@@ -119,16 +125,28 @@ def test_a_figure_is_drawn_to_the_same_bytes_each_time_with_its_text_as_text(tmp
         assert phrase in text
 
 
-def test_thousands_of_seeds_are_an_image_within_the_drawing_and_its_text_stays_text(
+def test_the_dots_of_thousands_of_seeds_are_one_path_a_line_and_all_of_them_are_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = factor_figure(make_table(tmp_path), "norm")
     few = picture(draw_factor(data), ".svg").decode()
-    monkeypatch.setattr("normlab.drawing.MAX_VECTOR_DOTS", 5)
+    monkeypatch.setattr("normlab.drawing.MAX_MARKERS", 5)
     many = picture(draw_factor(data), ".svg").decode()
-    assert few.count("<image") == 0 < many.count("<image")
+    seeds = sum(len(point.scores) for point in data.points())
+    strokes = re.findall(r'<path d="([^"]*)"[^>]*stroke-linecap: round', many)
+    assert sum(stroke.count("M") for stroke in strokes) == seeds
+    assert few.count("<use") - many.count("<use") == seeds
     assert many.count("<text") == few.count("<text") > 5
-    assert many.count("<use") < few.count("<use")
+
+
+def test_the_dots_of_thousands_of_seeds_look_like_those_of_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = factor_figure(make_table(tmp_path), "norm")
+    few = picture(draw_factor(data), ".png")
+    monkeypatch.setattr("normlab.drawing.MAX_MARKERS", 0)
+    pixels = [np.asarray(Image.open(io.BytesIO(p))).astype(int) for p in (few, picture(draw_factor(data), ".png"))]
+    different = np.abs(pixels[0] - pixels[1]).max(axis=2) > 64  # beyond the shade of an edge
+    assert (pixels[0] != pixels[1]).sum() > 0
+    assert different.mean() < 1e-4
 
 
 @pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml")])

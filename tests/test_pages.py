@@ -47,7 +47,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     study, store = make_study(LARGE), make_store(folder)
     fill(store, study, hill)
-    return write_report(study, read_table(study, store, fingerprint, details=True), folder / "report")
+    return write_report(study, read_table(study, store, fingerprint), folder / "report")
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_the_report_of_two_hundred_trials_is_small_and_soon_made(tmp_path: Path)
     study, store = make_study(LARGE), make_store(tmp_path)
     fill(store, study, hill)
     started = time.perf_counter()
-    page = write_report(study, read_table(study, store, fingerprint, details=True), tmp_path / "report")
+    page = write_report(study, read_table(study, store, fingerprint), tmp_path / "report")
     assert time.perf_counter() - started < 5 * 3  # seconds; three times the promise, for a machine that does other work
     assert page.stat().st_size < 2_000_000
 

@@ -55,7 +55,7 @@ def test_a_figure_is_written_where_this_process_is_now(tmp_path: Path, monkeypat
 
 
 def test_a_plotter_that_dies_is_named_and_the_next_figure_is_drawn_by_another(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"figure: the process that drew it ended with 3; .* Run it again"):
+    with pytest.raises(UsageError, match=r"figure: the process that drew it has ended; .* Run it again"):
         plot(tmp_path / "figure", "os:_exit", 3).result()
     drawn = [plot(tmp_path / f"figure-{i}", FIGURE, None) for i in range(2 * cores())]
     assert all(b"<svg" in svg.result() for svg in drawn)
@@ -63,7 +63,7 @@ def test_a_plotter_that_dies_is_named_and_the_next_figure_is_drawn_by_another(tm
 
 def test_plotters_that_cannot_start_say_so(tmp_path: Path) -> None:
     program = (
-        "import pathlib; from normlab import plotters; plotters._PLOTTER = 'raise SystemExit(7)'\n"
+        "import pathlib; from normlab import plotters; plotters._SERVER = 'raise SystemExit(7)'\n"
         f"plotters.plot(pathlib.Path({str(tmp_path / 'figure')!r}), {FIGURE!r}, None).result()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -358,23 +359,24 @@ def test_the_summary_is_in_per_cent_and_shows_only_counts_that_are_there_and_tha
     }  # fmt: skip
 
 
-def test_details_are_read_only_when_asked_for_and_never_kept(store: Store) -> None:
+def test_details_are_read_when_asked_for_and_never_kept(store: Store) -> None:
     study = make_study()
     fill(store, study, noisy)
-    for details in (False, True):
-        table = read_table(study, store, fingerprint, details=details)
-        record = table.arms[0].trials[0]
-        assert (table.details(record) is not None) == details
-        assert record.result is not None
-        assert record.result.details is None
+    table = read_table(study, store, fingerprint)
+    result = table.arms[0].trials[0].result
+    assert result is not None
+    assert table.details(result) is not None
+    assert result.details is None
 
 
-def test_details_that_were_damaged_after_the_table_was_read_are_none_and_stop_nothing(store: Store) -> None:
+def test_damaged_details_are_left_out_with_a_warning_that_names_them_and_change_no_number(store: Store) -> None:
     study = make_study()
     fill(store, study, noisy)
-    table = read_table(study, store, fingerprint, details=True)
-    record = table.arms[0].trials[0]
-    (store.root / "trials" / record.trial.id / "details.json").write_text("{}")
-    assert table.details(record) is None
-    again = read_table(study, store, fingerprint, details=True).arms[0].trials[0]
-    assert (again.state, again.result) == ("damaged", None)
+    table = read_table(study, store, fingerprint)
+    result = table.arms[0].trials[0].result
+    assert result is not None
+    path = store.root / "trials" / result.id / "details.json"
+    path.write_text("{}")
+    with pytest.warns(UserWarning, match=f"left out: {re.escape(str(path))} is damaged: its SHA-256"):
+        assert table.details(result) is None
+    assert read_table(study, store, fingerprint).arms == table.arms

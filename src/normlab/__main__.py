@@ -1,5 +1,6 @@
 """The command `normlab`, which hears Ctrl-C from the first moment: while its modules load, too."""
 
+import gc
 import sys
 
 
@@ -9,7 +10,10 @@ def main() -> None:
     except KeyboardInterrupt:
         print("normlab: interrupted", file=sys.stderr)
         sys.exit(130)  # cli_common.INTERRUPTED, which is not there yet
-    run()
+    try:
+        run()
+    finally:
+        gc.freeze()  # the process ends: nobody need look for garbage any more, which took a tenth of a large report
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: runs a command and turns what a user got wrong into one line and exit code 2."""
     gc.set_threshold(100_000)  # what is read from a store stays: looking for garbage in it took a third of the time
     _prepare_streams()
+    warnings.formatwarning = lambda message, *_: f"normlab: {printable(str(message))}\n"
     try:
         _require_text(sys.argv[1:] if arguments is None else arguments)
         sys.exit(commands.main(arguments, prog_name="normlab", standalone_mode=False) or 0)
@@ -248,20 +250,21 @@ def report(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Answer a study: a table, and a report with figures, CSV and JSON that opens without a network."""
+    study, store = _open(study_name, scale, overrides, store_path, existing=True)
+    if not as_json:
+        from normlab import plotters
+
+        plotters.start(len(study.factors) + 1)  # before anything else is imported
     from normlab import datasets
     from normlab.rows import to_json
     from normlab.table import read_table
 
-    study, store = _open(study_name, scale, overrides, store_path, existing=True)
     if as_json:
         click.echo(to_json(read_table(study, store, datasets.fingerprint)))
         return
-    from normlab import plotters
-
-    plotters.start(len(study.factors) + 1)
     from normlab.report import report_folder, write_report
 
-    table = read_table(study, store, datasets.fingerprint, details=True)
+    table = read_table(study, store, datasets.fingerprint)
     path = write_report(study, table, Path(folder) if folder else store.root / "reports" / report_folder(study))
     _print_answer(study, table)
     click.echo(f"report: {path}")
@@ -310,7 +313,7 @@ def export(
         raise UsageError(f"--uri: {tool} writes files; write --folder, or --to mlflow")
     study, store = _open(study_name, scale, overrides, store_path, existing=True)
     place = Path(folder) if folder else store.root / "exports" / tool
-    count = export_to(read_table(study, store, datasets.fingerprint, details=True), tool, place, uri)
+    count = export_to(read_table(study, store, datasets.fingerprint), tool, place, uri)
     opens = {
         "tensorboard": f"tensorboard --logdir {place}",
         "mlflow": f"mlflow ui --backend-store-uri {uri or f'sqlite:///{place}/mlflow.db'}",

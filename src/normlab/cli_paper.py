@@ -101,11 +101,12 @@ def paper_run(store_path: str | None, scale: str, **options: Any) -> int:
 def paper_report(store_path: str | None, scale: str, folder: str | None) -> None:
     """Write one report: figures 1 to 8, the paper's numbers beside ours, and a verdict for every claim."""
     from normlab import plotters
-    from normlab.paper import Tables, judge
-    from normlab.paper_report import FIGURES, write_paper_report
 
     content, store = _open(scale, store_path)
-    plotters.start(len(FIGURES))
+    plotters.start(len(content.studies))  # before anything else is imported
+    from normlab.paper import Tables, judge
+    from normlab.paper_report import write_paper_report
+
     tables = Tables(store, scale)
     path = write_paper_report(content, tables, Path(folder) if folder else store.root / "reports" / f"paper-{scale}")
     judged = [judge(name, claim, tables) for name, claim in content.claims.items()]

@@ -17,17 +17,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 from matplotlib.ticker import NullLocator
 from matplotlib.transforms import Bbox, ScaledTranslation, Transform
 
 from normlab.errors import UsageError, unknown
-from normlab.figures import MAX_SERIES, ArmCurves, CurveFigure, CurvePanel, FactorFigure, Panel, Point, Series
+from normlab.figure_data import MAX_SERIES, ArmCurves, CurveFigure, CurvePanel, FactorFigure, Panel, Point, Series
 
 # Okabe and Ito's, without the yellow that white paper swallows; markers and dashes in the same order.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "p")
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (8, 3)))
-MAX_VECTOR_DOTS = 2_000  # chosen: more are an image within the SVG or PDF, which would take seconds and megabytes
+MAX_MARKERS = 2_000  # chosen: of more seeds the dots of a line are one path
 CHARACTER_POINTS = 5.6  # width of an average character at 9 points, on the wide side
 GREY = "#555555"
 
@@ -62,7 +64,8 @@ def draw_factor(data: FactorFigure) -> Figure:
             _prepare_factor_axes(axes, data, panel_points)
             _set_title(axes, titles[i])
             _draw_panel(axes, data, data.panels[i], names, panel_points)
-            _label_outer(axes, i, columns, len(data.panels), data.x_label, data.y_label)
+            x_label = _wrapped(data.x_label, panel_points + 20)
+            _label_outer(axes, i, columns, len(data.panels), x_label, data.y_label)
         _draw_legend(figure, legend, width)
     return figure
 
@@ -204,22 +207,35 @@ def _draw_series(axes: Axes, data: FactorFigure, series: Series, i: int, centre:
     """Draws one line: means at their place, seeds a little to the right; `centre` and `step` are in points."""
     means = _shifted(axes, centre - (0 if data.numeric else 0.18 * step))
     seeds = [_shifted(axes, centre + (4.5 if data.numeric else 0.24 * step) + 1.5 * j) for j in (-1, 0, 1)]
-    as_image = sum(len(p.scores) + len(p.diverged) for p in data.points()) > MAX_VECTOR_DOTS
+    many = sum(len(p.scores) + len(p.diverged) for p in data.points()) > MAX_MARKERS
     x = [data.positions[p.x] for p in series.points]
     y = [100 * p.mean for p in series.points]
     if data.numeric:
         axes.plot(x, y, color=COLOURS[i], linestyle=DASHES[i], linewidth=1.2, transform=means, zorder=2)
-    for p, place in zip(series.points, x, strict=True):
-        if p.low is not None and p.high is not None:
-            ends = [100 * p.low, 100 * p.high]
-            axes.plot([place, place], ends, color=COLOURS[i], linewidth=1.3, marker="_", markersize=5, transform=means)
-    for style, runs in ((_seed_style(i), [p.scores for p in series.points]),
-                        (_cross_style(i), [p.diverged for p in series.points])):  # fmt: skip
-        for j in range(3):  # each third run in a column of its own, one artist for all of them
-            dots = [(place, 100 * score) for place, scores in zip(x, runs, strict=True) for score in scores[j::3]]
-            if dots:
-                axes.plot(*zip(*dots, strict=True), transform=seeds[j], rasterized=as_image, **style)
+    bars = [(place, p.low, p.high) for p, place in zip(series.points, x, strict=True) if p.low is not None]
+    if bars:  # in one line that is broken between them
+        ends = np.array([(low, high, math.nan) for _, low, high in bars], dtype=float)
+        where = np.repeat([place for place, _, _ in bars], 3)
+        axes.plot(where, 100 * ends.ravel(), color=COLOURS[i], linewidth=1.3, marker="_", markersize=5, transform=means)
+    for j, place in enumerate(seeds):  # each third run in a column of its own, one artist for all of them
+        dots = [(at, 100 * score) for at, p in zip(x, series.points, strict=True) for score in p.scores[j::3]]
+        crosses = {(at, 100 * score) for at, p in zip(x, series.points, strict=True) for score in p.diverged[j::3]}
+        if dots and many:
+            axes.add_artist(_dots(dots, transform=place, color=COLOURS[i]))
+        elif dots:
+            axes.plot(*zip(*dots, strict=True), transform=place, **_seed_style(i))
+        if crosses:
+            axes.plot(*zip(*sorted(crosses), strict=True), transform=place, **_cross_style(i))
     axes.plot(x, y, color=COLOURS[i], transform=means, zorder=4, **_mean_style(i))
+
+
+def _dots(places: Sequence[tuple[float, float]], **style: Any) -> PathPatch:
+    """The dots of `_seed_style` as one path of many strokes without a length worth mentioning: a marker each would take
+    seconds and megabytes."""
+    ends = np.repeat(np.array(places), 2, axis=0)
+    ends[1::2, 1] += 1e-4  # nothing at all would not be drawn
+    path = Path(ends, np.tile([Path.MOVETO, Path.LINETO], len(places)))
+    return PathPatch(path, fill=False, linewidth=3, capstyle="round", snap=False, alpha=0.75, zorder=3, **style)
 
 
 def _shifted(axes: Axes, points: float) -> Transform:
@@ -347,8 +363,12 @@ def _share_limits(panels: Sequence[Axes]) -> None:
 
 def _titles(panels: Sequence[Panel] | Sequence[CurvePanel], width_points: float) -> list[str]:
     """The panels' titles, each in at most three lines of this width."""
-    wrapped = [textwrap.wrap(panel.title, max(8, int(width_points / CHARACTER_POINTS))) for panel in panels]
-    return ["\n".join([*lines[:2], *(["…"] if len(lines) > 3 else lines[2:])]) for lines in wrapped]
+    return [_wrapped(panel.title, width_points) for panel in panels]
+
+
+def _wrapped(text: str, width_points: float) -> str:
+    lines = textwrap.wrap(text, max(8, int(width_points / CHARACTER_POINTS)))
+    return "\n".join([*lines[:2], *(["…"] if len(lines) > 3 else lines[2:])])
 
 
 def _short(text: str, length: int) -> str:

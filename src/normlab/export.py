@@ -51,7 +51,7 @@ class Run:
 
 
 def export(table: StudyTable, tool: str, folder: Path, uri: str | None = None) -> int:
-    """Exports every finished or diverged trial of a table read with its details; returns how many were new.
+    """Exports every finished or diverged trial of a table; returns how many were new.
 
     Raises UsageError where the tool is not installed. `uri` is an MLflow tracking server instead of the folder.
     """
@@ -73,7 +73,9 @@ def runs(table: StudyTable) -> Iterator[Run]:
             if result is None or result.id in known:
                 continue
             known.add(result.id)
-            details = table.details(record)
+            details = table.details(result)
+            if details is None and result.has_details:  # damaged: to be exported when it is whole again
+                continue
             curves = details.curves if details else {}
             rows = [dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True)]
             yield Run(

@@ -1,104 +1,31 @@
-"""What the figures of a study show, as plain data: one figure a factor, with every seed, and the learning curves.
+"""What the figures of a study show: one figure a factor, with every seed, and the learning curves.
 
-`factor_figure` and `curve_figure` choose; `drawing` draws.
+`factor_figure` and `curve_figure` choose, `figure_data` holds what they chose, `drawing` draws it.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from normlab.figure_data import (
+    MAX_PANELS,
+    MAX_SERIES,
+    ArmCurves,
+    Curve,
+    CurveFigure,
+    CurvePanel,
+    FactorFigure,
+    Panel,
+    Point,
+    Series,
+)
 from normlab.grid import as_number
 from normlab.notation import dropout_rates
 from normlab.result import Result
 from normlab.table import ArmRecord, StudyTable
 from normlab.wording import UNITS, words
-
-MAX_SERIES = 7  # as many as can be told apart
-MAX_PANELS = 12  # chosen: what fits a page and still can be read
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """One arm in a figure, at the place `x` of its level."""
-
-    x: int
-    n: int
-    scores: tuple[float, ...]  # of the trials that ended, by seed
-    diverged: tuple[float, ...]  # chance, once for each trial that diverged
-    mean: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Series:
-    name: str
-    points: tuple[Point, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Panel:
-    title: str
-    series: tuple[Series, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FactorFigure:
-    """The data of a factor's figure. `positions` are the levels' places on the axis; it is logarithmic if `log`."""
-
-    factor: str
-    x_label: str
-    y_label: str
-    ticks: tuple[str, ...]
-    positions: tuple[float, ...]
-    numeric: bool
-    log: bool
-    chance: float | None  # None where the arms' numbers of classes differ
-    panels: tuple[Panel, ...]
-    level: float
-    left_out: str  # in words; empty where all arms are drawn
-
-    def points(self) -> list[Point]:
-        return [point for panel in self.panels for series in panel.series for point in series.points]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """Accuracy over epochs: mean, lowest and highest of the runs, those that diverged counted as chance."""
-
-    epochs: tuple[float, ...]
-    mean: tuple[float, ...]
-    lowest: tuple[float, ...]
-    highest: tuple[float, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArmCurves:
-    name: str
-    n: int
-    train: Curve
-    test: Curve
-    diverged_at: tuple[int, ...]  # epochs
-
-
-@dataclass(frozen=True, kw_only=True)
-class CurvePanel:
-    title: str
-    arms: tuple[ArmCurves, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CurveFigure:
-    panels: tuple[CurvePanel, ...]
-    names: tuple[str, ...]  # of the series, in the order of their colours
-    chance: float | None  # None where the arms' numbers of classes differ
-    dropout: bool  # whether any network has it
-    left_out: str
-
-
-# --- what is drawn ----------------------------------------------------------------------------------------------------
 
 
 def factor_figure(table: StudyTable, factor: str) -> FactorFigure:
@@ -154,7 +81,7 @@ def metric_figure(tables: Mapping[str, StudyTable], factor: str, y_label: str) -
 def curve_figure(table: StudyTable) -> CurveFigure:
     """The learning curves of every arm: one categorical factor as series, a panel for each combination of the rest.
 
-    Needs a table read with its details. Of more than 12 panels the first 12 are drawn, and the figure says so.
+    Of more than 12 panels the first 12 are drawn, and the figure says so.
     """
     groups = {tuple(arm.arm.levels.items()): [arm] for arm in table.arms}
     panels = _split(groups)
@@ -164,9 +91,14 @@ def curve_figure(table: StudyTable) -> CurveFigure:
         arms = tuple(_arm_curves(table, name, arms[0]) for name, arms in lines)
         found.append(CurvePanel(title=title, arms=arms))
     names = tuple(dict.fromkeys(arm.name for panel in found for arm in panel.arms))
-    left_out = _left_out(panels, MAX_PANELS)
-    dropout = any(any(dropout_rates(arm.spec.network)) for arm in table.arms)
-    return CurveFigure(panels=tuple(found), names=names, chance=_chance(table), dropout=dropout, left_out=left_out)
+    return CurveFigure(
+        panels=tuple(found),
+        names=names,
+        chance=_chance(table),
+        dropout=any(any(dropout_rates(arm.spec.network)) for arm in table.arms),
+        damaged=sum(arm.damaged for panel in found for arm in panel.arms),
+        left_out=_left_out(panels, MAX_PANELS),
+    )
 
 
 Levels = tuple[tuple[str, str], ...]
@@ -222,8 +154,9 @@ def _series(name: str, arms: Sequence[ArmRecord], factor: str, levels: Sequence[
 
 
 def _arm_curves(table: StudyTable, name: str, arm: ArmRecord) -> ArmCurves:
-    found = [(record.result, table.details(record)) for record in arm.trials]
-    runs = [(result, details.curves) for result, details in found if result is not None and details is not None]
+    results = [record.result for record in arm.trials if record.result is not None and record.result.has_details]
+    found = [(result, table.details(result)) for result in results]
+    runs = [(result, details.curves) for result, details in found if details is not None]
     chance = 1 / arm.num_classes
     return ArmCurves(
         name=name,
@@ -231,6 +164,7 @@ def _arm_curves(table: StudyTable, name: str, arm: ArmRecord) -> ArmCurves:
         train=_mean_curve(runs, "train_accuracy", chance),
         test=_mean_curve(runs, "test_accuracy", chance),
         diverged_at=tuple(run.diverged_epoch for run, _ in runs if run.diverged_epoch is not None),
+        damaged=len(found) - len(runs),
     )
 
 

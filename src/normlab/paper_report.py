@@ -39,7 +39,7 @@ from normlab.report import (
 from normlab.rows import to_csv
 from normlab.stats import Difference, Mean
 from normlab.study import label_of
-from normlab.table import StudyTable, read_table
+from normlab.table import StudyTable
 from normlab.trial import SETTINGS, make_spec
 from normlab.wording import context_words, interval_words, p_words, percent, seeds_words, words
 
@@ -389,8 +389,7 @@ def _three_figure(tables: Tables, folder: Path) -> ReportFigure | None:
 
 
 def _study_report(name: str, tables: Tables, folder: Path) -> str:
-    study = tables.study(name)
-    table = read_table(study, tables.store, datasets.fingerprint, details=True)
+    study, table = tables.study(name), tables(name)
     place = Path("studies") / name.removeprefix("paper/")
     write_report(study, table, folder / place)
     return (place / "report.html").as_posix()

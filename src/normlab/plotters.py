@@ -1,21 +1,26 @@
 """Figures drawn by processes beside this one, as many as there are cores.
 
-Matplotlib takes longer to start, and to draw, than all else that a report does: plotters start while the store is read,
-and each then draws a figure of its own. They end with this process, however it ends.
+Matplotlib takes longer to import, and to draw, than all else that a report does. A fork server imports it once, while
+the store is read, and forks plotters, each of which draws one figure at a time. All of them end with this process,
+however it ends.
 """
 
 import contextlib
 import functools
+import gc
+import importlib
 import os
 import pickle
 import pkgutil
+import signal
+import socket
 import subprocess
 import sys
 import threading
 from concurrent.futures import Future
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from normlab.errors import UsageError
 from normlab.files import write_file
@@ -25,16 +30,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KINDS = (".svg", ".pdf", ".png")
-_PLOTTER = "from normlab.plotters import main; main()"
+CAN_FORK = hasattr(os, "fork")  # not on Windows, where this process draws
+_SERVER = "import gc, sys; gc.disable(); from normlab.plotters import serve; serve(int(sys.argv[1]))"
 
 Task = tuple[Path, str, Any]  # the figure's path, the function that draws it, of what
-Plotter = subprocess.Popen[bytes]
 
 
 def start(figures: int) -> None:
-    """Starts plotters for so many figures, to be ready when the first is asked for."""
-    for _ in range(min(figures, cores())):
-        _tasks().put((Future(), None))
+    """Makes plotters for so many figures ready for when the first is asked for."""
+    if CAN_FORK:
+        for _ in range(min(figures, cores())):
+            _tasks().put((Future(), None))
 
 
 def plot(path: Path, draw: str, data: Any) -> Future[bytes]:
@@ -43,8 +49,10 @@ def plot(path: Path, draw: str, data: Any) -> Future[bytes]:
     `draw` names the function of the data that returns the figure, as `module:function`. What that raises, the result
     raises, and OSError where a file cannot be written.
     """
+    if not CAN_FORK:
+        return write_figure(path, pkgutil.resolve_name(draw)(data))
     drawn: Future[bytes] = Future()
-    _tasks().put((drawn, (path.absolute(), draw, data)))  # a plotter stays in the folder that it began in
+    _tasks().put((drawn, (path.absolute(), draw, data)))  # a plotter stays in the folder that its server began in
     return drawn
 
 
@@ -60,91 +68,142 @@ def write_figure(path: Path, figure: "Figure") -> Future[bytes]:
     return drawn
 
 
+Tasks = SimpleQueue[tuple[Future[bytes], Task | None]]
+
+
 @functools.cache
-def _tasks() -> SimpleQueue[tuple[Future[bytes], Task | None]]:
+def _tasks() -> Tasks:
     """What is to be drawn, served by a thread for each core, and each thread by a plotter once there is work for it."""
-    tasks: SimpleQueue[tuple[Future[bytes], Task | None]] = SimpleQueue()
+    tasks: Tasks = SimpleQueue()
+    server = _ForkServer()
     for _ in range(cores()):
-        threading.Thread(target=_serve, args=(tasks,), daemon=True).start()
+        threading.Thread(target=_pass_on, args=(tasks, server), daemon=True).start()
     return tasks
 
 
-def _serve(tasks: SimpleQueue[tuple[Future[bytes], Task | None]]) -> None:
+def _pass_on(tasks: Tasks, server: "_ForkServer") -> None:
     plotter = None
     while True:
         drawn, task = tasks.get()
         try:
-            if plotter is None or plotter.poll() is not None:  # none yet, or it died
-                plotter = _start()
+            if plotter is None or _has_ended(plotter):
+                plotter = server.fork()
             drawn.set_result(_ask(plotter, task) if task else b"")
         except BaseException as error:  # it is raised where the figure was asked for
             drawn.set_exception(error)
 
 
-def _start() -> Plotter:
-    """A plotter that is ready."""
-    plotter = subprocess.Popen(
-        [sys.executable, "-c", _PLOTTER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C reaches this process, with which the plotter ends
-    )
-    try:
-        pickle.load(cast(IO[bytes], plotter.stdout))
-    except (OSError, EOFError, pickle.UnpicklingError):
-        code = _end(plotter)
-        raise UsageError(f"figures: the process that draws them cannot start; it ended with {code}") from None
-    return plotter
+class _ForkServer:
+    """The process that plotters are forked from; started when the first is asked for, and again should it be gone."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def fork(self) -> socket.socket:
+        """The connection to a new plotter, which is ready."""
+        ours, theirs = socket.socketpair()
+        with self.lock:
+            if self.process is None or self.process.poll() is not None:
+                self._start()
+            with theirs, contextlib.suppress(OSError):  # that it ended a moment ago shows below
+                socket.send_fds(self.requests, [b"."], [theirs.fileno()])
+        try:
+            _receive(ours)
+        except (OSError, EOFError):
+            ours.close()
+            raise UsageError(f"figures: the process that draws them cannot start{self._end()}") from None
+        return ours
+
+    def _end(self) -> str:
+        """How the server ended, in words; none where it goes on."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return f"; it ended with {self.process.wait(1)}" if self.process else ""
+        return ""
+
+    def _start(self) -> None:
+        self.requests, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _SERVER, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C reaches this process, with which the others end
+            )
 
 
-def _ask(plotter: Plotter, task: Task) -> bytes:
+def _ask(plotter: socket.socket, task: Task) -> bytes:
     try:
-        _send(cast(IO[bytes], plotter.stdin), task)
-        answer = pickle.load(cast(IO[bytes], plotter.stdout))
-    except (OSError, EOFError, pickle.UnpicklingError):
-        code = _end(plotter)
-        raise UsageError(
-            f"{task[0]}: the process that drew it ended with {code}; is there memory left? Run it again"
-        ) from None
+        _send(plotter, task)
+        answer = _receive(plotter)
+    except (OSError, EOFError):
+        plotter.close()
+        raise UsageError(f"{task[0]}: the process that drew it has ended; is there memory left? Run it again") from None
     if isinstance(answer, BaseException):
         raise answer
     return cast(bytes, answer)
 
 
-def _end(plotter: Plotter) -> int:
-    """Ends one that does not answer; returns what it ended with."""
-    for pipe in (plotter.stdin, plotter.stdout):
-        with contextlib.suppress(OSError):
-            cast(IO[bytes], pipe).close()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        return plotter.wait(1)
-    plotter.kill()
-    return plotter.wait()
-
-
-# --- in a plotter -----------------------------------------------------------------------------------------------------
-
-
-def main() -> None:
-    """A plotter: draws what stdin asks for until it ends, and answers on stdout."""
-    answers = os.fdopen(os.dup(1), "wb")
+def _has_ended(plotter: socket.socket) -> bool:
+    """Whether a plotter, which has nothing to say when it was not asked, has left its end of the connection."""
     try:
-        os.dup2(2, 1)  # what anybody prints is no answer
+        return not plotter.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+# --- in the fork server, and in a plotter -----------------------------------------------------------------------------
+
+
+def serve(descriptor: int) -> None:
+    """The fork server: forks a plotter for each connection that comes through the socket, until that ends."""
+    for name in ("normlab.drawing", *(f"matplotlib.backends.backend_{kind}" for kind in ("svg", "pdf", "agg"))):
+        importlib.import_module(name)
+    gc.freeze()  # what was imported stays; nobody looks for garbage in it
+    gc.set_threshold(100_000)
+    gc.enable()
+    try:
+        os.dup2(2, 1)  # the standard output is the report's
     except OSError:  # there is no standard error
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    import normlab.drawing  # noqa: F401 - what takes longest
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the plotters
+    requests = socket.socket(fileno=descriptor)
+    while True:
+        _, descriptors, _, _ = socket.recv_fds(requests, 1, 1)
+        if not descriptors:
+            return
+        with socket.socket(fileno=descriptors[0]) as tasks, contextlib.suppress(OSError):  # there is no memory left
+            if os.fork() == 0:
+                requests.close()
+                _draw(tasks)
 
-    with contextlib.suppress(EOFError, BrokenPipeError):
-        _send(answers, b"")
+
+def _draw(tasks: socket.socket) -> NoReturn:
+    """A plotter: draws what it is asked for until the connection ends."""
+    try:
+        _send(tasks, b"")
         while True:
-            path, draw, data = pickle.load(sys.stdin.buffer)
+            path, draw, data = _receive(tasks)
             try:
                 answer: Any = write_figure(path, pkgutil.resolve_name(draw)(data)).result()
             except Exception as error:  # it is raised where the figure was asked for
                 answer = error
-            _send(answers, answer)
+            _send(tasks, answer)
+    finally:  # nothing of the server's is left to do
+        os._exit(0)
 
 
-def _send(pipe: IO[bytes], message: Any) -> None:
-    pickle.dump(message, pipe)
-    pipe.flush()
+def _send(connection: socket.socket, message: Any) -> None:
+    with connection.makefile("wb") as file:
+        pickle.dump(message, file)
+
+
+def _receive(connection: socket.socket) -> Any:
+    """A message; EOFError where the connection ended before, and OSError where it broke."""
+    with connection.makefile("rb") as file:
+        try:
+            return pickle.load(file)
+        except pickle.UnpicklingError:  # cut short
+            raise EOFError from None

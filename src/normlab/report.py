@@ -18,7 +18,8 @@ from markupsafe import Markup, escape
 
 from normlab.answers import answers, caveat
 from normlab.errors import UsageError
-from normlab.figures import CurveFigure, FactorFigure, curve_figure, factor_figure
+from normlab.figure_data import CurveFigure, FactorFigure
+from normlab.figures import curve_figure, factor_figure
 from normlab.files import write_file
 from normlab.plotters import plot
 from normlab.result import Result, sha256
@@ -73,15 +74,15 @@ def write_report(study: Study, table: StudyTable, folder: Path) -> Path:
     """Writes report.html and .md, arms and contrasts (.csv, .tex), results.json and figures (SVG, PDF, PNG); returns
     report.html.
 
-    Files of an earlier report are replaced. Give a table read with details, or there are no learning curves.
+    Files of an earlier report are replaced.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         figures = _plot_figures(table, folder)
         write_numbers(table, folder)  # while they are drawn
         path = folder / "report.html"
-        write_file(path, _render(study, table, figures).encode())
         write_file(folder / "report.md", to_markdown(study, table, figures).encode())
+        write_file(path, _render(study, table, figures).encode())
     except OSError as error:
         raise UsageError(f"report {folder}: cannot be written ({error.strerror})") from None
     return path
@@ -262,7 +263,7 @@ def _plot_figures(table: StudyTable, folder: Path) -> list[ReportFigure]:
             stem = f"figure-{len(made) + 1}-{_slug(data.factor)}"
             title = f"{words(table.metric).capitalize()} against {words(data.factor)}"
             made.append(plot_factor(data, folder, stem, title, context))
-    if any(table.details(record) for record in table.records().values()):
+    if any(record.result is not None and record.result.has_details for record in table.records().values()):
         curves = curve_figure(table)
         stem, caption = f"figure-{len(made) + 1}-curves", _curve_caption(curves, context)
         drawing = plot(folder / stem, "normlab.drawing:draw_curves", curves)
@@ -304,6 +305,8 @@ def _curve_caption(data: CurveFigure, context: str) -> str:
     )
     if any(arm.diverged_at for panel in data.panels for arm in panel.arms):
         text += " A trial counts as chance from the epoch in which it diverged, marked by a cross."
+    if data.damaged:
+        text += f" Of {data.damaged} trial{'s' * (data.damaged > 1)} the curves are damaged, and left out."
     return f"{text} {context}." + (f" Drawn are {data.left_out}." if data.left_out else "")
 
 

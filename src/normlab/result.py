@@ -70,6 +70,11 @@ class Result:
     files: Mapping[str, str] = field(default_factory=dict, compare=False)  # of a stored one: the SHA-256 of the others
     details: Details | None = None  # None when it was not asked for
 
+    @property
+    def has_details(self) -> bool:
+        """Whether a stored one holds more than its metrics."""
+        return "details.json" in self.files
+
 
 def details_to_json(details: Details) -> str:
     return json_text(details_to_tree(details)) + "\n"

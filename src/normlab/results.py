@@ -183,7 +183,7 @@ def load_results(
     `key=value` texts, as on the command line."""
     loaded = study if isinstance(study, Study) else Study.load(study, scale=scale, overrides=overrides)
     place = store if isinstance(store, Store) else Store(Path(store)) if store else Store.default()
-    return Results(read_table(loaded, place, datasets.fingerprint, details=True), place)
+    return Results(read_table(loaded, place, datasets.fingerprint), place)
 
 
 def _contrast_rows(table: StudyTable) -> Rows:

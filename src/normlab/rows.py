@@ -149,11 +149,11 @@ def sensitivity_contrast_rows(table: StudyTable) -> list[dict[str, Any]]:
 
 
 def curve_rows(table: StudyTable) -> list[dict[str, Any]]:
-    """One row a trial and epoch, of a table read with its details."""
+    """One row a trial and epoch."""
     rows = []
     for arm in table.arms:
         for record in arm.trials:
-            details = table.details(record)
+            details = table.details(record.result) if record.result else None
             if details is None:
                 continue
             curves = details.curves

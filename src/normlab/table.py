@@ -4,9 +4,9 @@ A study in, `StudyTable` out: every trial is finished, diverged, running, missin
 statistics of what is there, and every contrast its difference. `rows` and `wording` arrange them. Imports no torch.
 """
 
-import contextlib
 import functools
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -165,8 +165,16 @@ class StudyTable:
     arms: tuple[ArmRecord, ...]
     contrasts: tuple[ContrastRecord, ...]
     progress: Progress | None = None  # of a study that adds seeds until its contrasts are resolved
-    # Of a trial, read anew whenever it is asked for: those of all trials together would fill the memory.
-    details: Callable[[TrialRecord], Details | None] = lambda record: None
+    read_details: Callable[[Result], Details | None] = lambda result: None
+
+    def details(self, result: Result) -> Details | None:
+        """What a result holds beyond its metrics, read anew at every call: those of all trials together would fill the
+        memory. None where it holds no more, and, with a warning that names the file, where that is damaged."""
+        try:
+            return self.read_details(result)
+        except ValueError as error:
+            warnings.warn(f"left out: {error}; normlab store check finds all such", stacklevel=2)
+            return None
 
     @functools.cached_property
     def _records(self) -> dict[str, TrialRecord]:
@@ -190,22 +198,20 @@ def read_table(
     store: Store,
     fingerprint: Callable[[str], str],
     *,
-    details: bool = False,
     metric: str = "test_accuracy",
     level: float = LEVEL,
 ) -> StudyTable:
     """Looks every trial of a study up and computes what can be said of it so far.
 
-    `fingerprint` tells the identity of a data set by its name; `details` also checks those of every trial, and has
-    them read by `StudyTable.details`. `metric` is one of a result's accuracies, or one of PROBES, of which a diverged
-    trial has none. Damaged records are counted and named, and stop nothing.
+    `fingerprint` tells the identity of a data set by its name; `metric` is one of a result's accuracies, or one of
+    PROBES, of which a diverged trial has none. Damaged records are counted and named, and stop nothing.
     """
     if "accuracy" not in metric and metric not in PROBES:
         raise UsageError(f"metric '{metric}': write an accuracy, such as test_accuracy, or one of {', '.join(PROBES)}")
     by_arm = trials_by_arm(study, fingerprint)
     unique = {trial.id: trial for _, row in by_arm for trial in row}
     failures = store.failures(unique)
-    records = {key: _read(trial, store, failures, details, metric) for key, trial in unique.items()}
+    records = {key: _read(trial, store, failures, metric) for key, trial in unique.items()}
     rows = {arm.label: tuple(records[trial.id] for trial in row) for arm, row in by_arm}
     progress = _followed(study, rows, 1 - level) if study.looks else None
     if progress is not None:  # only what has been asked for so far
@@ -220,15 +226,14 @@ def read_table(
     )
     if progress is not None:
         compared = tuple(_judged(record, progress, level) for record in compared)
-    further = {"details": functools.partial(_details, store)} if details else {}
     return StudyTable(
-        **further,
         study=study,
         metric=metric,
         level=level,
         arms=tuple(found),
         contrasts=_corrected(compared, 1 - level),
         progress=progress,
+        read_details=store.details,
     )
 
 
@@ -252,28 +257,19 @@ def _judged(record: ContrastRecord, progress: Progress, level: float) -> Contras
     return replace(_contrast_record(record.contrast, first, second, level), sequential=state)
 
 
-# --- details ----------------------------------------------------------------------------------------------------------
+# --- records ----------------------------------------------------------------------------------------------------------
 
 
-def _read(trial: Trial, store: Store, failures: Mapping[str, str], details: bool, metric: str) -> TrialRecord:
+def _read(trial: Trial, store: Store, failures: Mapping[str, str], metric: str) -> TrialRecord:
     try:
         result = store.load(trial.id)
         if result is None:
             return _unfinished(trial, store, failures)
-        if details:  # only whether they are whole: those of all trials would fill the memory
-            store.details(result)
         return _scored(trial, result, metric)
     except (ValueError, TypeError, AttributeError) as error:  # whatever a damaged file holds
         reason = " ".join(str(error).split())
         where = "" if trial.id in reason else f"the result of {trial.id} is damaged: "
         return TrialRecord(trial=trial, state="damaged", reason=where + reason)
-
-
-def _details(store: Store, record: TrialRecord) -> Details | None:
-    """What a result holds beyond its metrics; None where it holds no more, or was damaged or moved a moment ago."""
-    with contextlib.suppress(ValueError):
-        return store.details(record.result) if record.result else None
-    return None
 
 
 def _unfinished(trial: Trial, store: Store, failures: Mapping[str, str]) -> TrialRecord:
