@@ -118,7 +118,7 @@ def test_a_line_has_the_statistics_of_its_seeds_own_curves() -> None:
     assert none.area == mean_interval(areas)
     assert none.width.mean == pytest.approx(1.0, abs=1e-6)  # half a decade on either side falls by 5 points
     assert (none.usable.low, none.usable.high) == (pytest.approx(10**-3.5), pytest.approx(10**-2.5))
-    (pair,) = sensitivity_contrasts(make_table(bump, STUDY.replace(", best: learning_rate", "")), [none, batch])
+    (pair,) = sensitivity_contrasts(make_table(bump, STUDY.replace(", best: learning_rate", "")))
     assert pair.label == "norm: batch − none"
     assert pair.area == compare(batch.areas, none.areas)
     assert pair.width.difference == pytest.approx(batch.width.mean - none.width.mean)
@@ -228,7 +228,7 @@ def test_lines_of_the_same_trials_are_not_compared() -> None:
     text = re.sub(r"contrasts:.*", "contrasts:\n  - slope: [0.1, 0.2]\n", text, flags=re.S)
     table = make_table(bump, text)
     assert "same trials" in {record.verdict for record in table.contrasts}
-    labels = [pair.label for pair in sensitivity_contrasts(table, sensitivities(table))]
+    labels = [pair.label for pair in sensitivity_contrasts(table)]
     assert labels == ["slope: 0.1 − 0.2 at activation leaky_relu"]
 
 

@@ -154,7 +154,8 @@ def test_details_with_a_key_that_stands_twice_are_damaged(store: Store) -> None:
 @pytest.mark.parametrize(
     "tree",
     [{}, [], "ä", 1.5, None, True, {"a": []}, {"a": {}}, [[]], [1, [2, {"b": (3, 4)}]], {"ü": [{"c": None}, 'x": "y']},
-     {"a": {"b": {"c": [1, 2], "d": "line\nline"}}, "e": [[1, 2], [3, 4]]}],
+     {"a": {"b": {"c": [1, 2], "d": "line\nline"}}, "e": [[1, 2], [3, 4]]}, [{"a": "},\n  {"}, {"b": 1.5, "c": None}],
+     {"a": [{"b": "}, {"}, {"c": "[{"}]}, [{"a": 1}, {}], [{"a": 1}, 2], [{"a": {}}, {"b": 1}]],
 )  # fmt: skip
 def test_json_is_laid_out_as_python_would(tree: Any) -> None:
     assert json_text(tree) == json.dumps(tree, indent=1, ensure_ascii=False)

@@ -5,7 +5,7 @@ What is resolved is better or worse by so much; nothing is called equal but with
 
 from collections.abc import Sequence
 
-from normlab.sensitivity import SensitivityContrast, sensitivities, sensitivity_contrasts
+from normlab.sensitivity import SensitivityContrast, sensitivity_contrasts
 from normlab.table import ContrastRecord, StudyTable
 from normlab.wording import axis_unit, best_words, interval_words, percent, runs_words, seeds_words, some, words
 
@@ -22,7 +22,7 @@ def answers(table: StudyTable) -> list[str]:
         groups.setdefault((*pair, contrast.best or ""), []).append(record)
     if groups:
         start = words(table.metric).capitalize()
-        over_levels = [_line_sentence(table, pair) for pair in sensitivity_contrasts(table, sensitivities(table))]
+        over_levels = [_line_sentence(table, pair) for pair in sensitivity_contrasts(table)]
         return over_levels + [
             _group_sentence(f"{start}, {words(key[0])}{_at_best(key[3], group)} ", key[:3], group)
             for key, group in groups.items()

@@ -6,9 +6,10 @@ the SHA-256 of the other and its own; and `details.json` with what grows: the cu
 
 import functools
 import hashlib
+import itertools
 import json
 import marshal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -297,8 +298,12 @@ def json_text(tree: Any, level: int = 0) -> str:
     encode, outside, inside = _encoder(level), "\n" + " " * level, "\n" + " " * (level + 1)
     if not isinstance(tree, _NESTING) or not tree:
         return encode(tree)
+    if isinstance(tree, list) and _are_flat_rows(tree):  # all at once: within a text no line ends
+        rows = _encoder(level + 1)(tree).removeprefix("[{").removesuffix("}]")
+        between = f"{inside}}},{inside}{{{inside} "
+        return f"[{inside}{{{inside} {rows.replace(f'}},{inside} {{', between)}{inside}}}{outside}]"
     values = list(tree.values()) if isinstance(tree, dict) else tree
-    if not any(isinstance(value, _NESTING) for value in values):
+    if not _nest(values):
         text = encode(tree)
         return f"{text[0]}{inside}{text[1:-1]}{outside}{text[-1]}"
     parts = [json_text(value, level + 1) for value in values]
@@ -306,6 +311,17 @@ def json_text(tree: Any, level: int = 0) -> str:
         parts = [f"{encode(key)}: {part}" for key, part in zip(tree, parts, strict=True)]
     first, last = "{}" if isinstance(tree, dict) else "[]"
     return f"{first}{inside}{f',{inside}'.join(parts)}{outside}{last}"
+
+
+def _are_flat_rows(values: list[Any]) -> bool:
+    return all(isinstance(row, dict) and row for row in values) and not _nest(
+        itertools.chain.from_iterable(map(dict.values, values))
+    )
+
+
+def _nest(values: Iterable[Any]) -> bool:
+    """Whether one of them holds further ones."""
+    return any(issubclass(kind, _NESTING) for kind in set(map(type, values)))
 
 
 _NESTING = (dict, list, tuple)

@@ -144,7 +144,7 @@ def sensitivity_contrast_rows(table: StudyTable) -> list[dict[str, Any]]:
             for key in ("difference", "low", "high")
         }
         | {"level": table.level, "interval": pair.area.method}
-        for pair in sensitivity_contrasts(table, sensitivities(table))
+        for pair in sensitivity_contrasts(table)
     ]
 
 

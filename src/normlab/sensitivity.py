@@ -130,8 +130,10 @@ def _sensitivity(table: StudyTable, factor: str, others: Others, line: Mapping[f
     )
 
 
-def sensitivity_contrasts(table: StudyTable, lines: Sequence[Sensitivity]) -> list[SensitivityContrast]:
+@functools.lru_cache(maxsize=4)
+def sensitivity_contrasts(table: StudyTable) -> tuple[SensitivityContrast, ...]:
     """Width and area of any two lines that a contrast of the study compares level by level."""
+    lines = sensitivities(table)
     by_place = {(line.factor, frozenset(line.others)): line for line in lines}
     found: dict[tuple[str, str], SensitivityContrast] = {}
     for record in table.contrasts:
@@ -155,7 +157,7 @@ def sensitivity_contrasts(table: StudyTable, lines: Sequence[Sensitivity]) -> li
                     log=first.log,
                     is_cut=first.is_cut or second.is_cut,
                 )
-    return list(found.values())
+    return tuple(found.values())
 
 
 def is_log(levels: Sequence[float]) -> bool:

@@ -78,9 +78,8 @@ def mean_interval(values: Sequence[float], *, level: float = LEVEL) -> Mean:
     mean ± t(n − 1) · sd / √n (Student 1908). There is no interval for one run, nor for runs without any spread: one of
     zero width would claim a certainty that n runs cannot give. A percentile bootstrap would under-cover: 76 % at n = 3.
     """
-    x = _checked(values)
     _checked_level(level)
-    n, mean, sd = len(x), _mean(x), _sd(x)
+    n, mean, sd = _moments(values)
     if not sd:
         return Mean(n=n, mean=mean, sd=sd, low=None, high=None, level=level)
     half = _t_quantile(level, n - 1) * sd / n**0.5
@@ -93,10 +92,21 @@ def welch_difference(first: Sequence[float], second: Sequence[float], *, level: 
     Standard error √(s₁²/n₁ + s₂²/n₂), degrees of freedom of Welch (1947) and Satterthwaite (1946). No interval where an
     arm has one run, or where neither has any spread. Seeds are not paired (see `shared_seeds`).
     """
-    x, y = _checked(first), _checked(second)
     _checked_level(level)
-    n_first, n_second, difference = len(x), len(y), _mean(x) - _mean(y)
-    sd_first, sd_second = _sd(x), _sd(y)
+    return _welch(_moments(first), _moments(second), level)
+
+
+Moments = tuple[int, float, float | None]  # runs, their mean and standard deviation
+
+
+def _moments(values: Sequence[float]) -> Moments:
+    x = _checked(values)
+    return len(x), _mean(x), _sd(x)
+
+
+def _welch(first: Moments, second: Moments, level: float) -> Difference:
+    (n_first, mean_first, sd_first), (n_second, mean_second, sd_second) = first, second
+    difference = mean_first - mean_second
     error = freedom = half = None
     if sd_first is not None and sd_second is not None:
         error = float(np.hypot(sd_first / n_first**0.5, sd_second / n_second**0.5))
@@ -300,7 +310,8 @@ def not_worse_than_best(arms: Sequence[Sequence[float]], *, level: float = LEVEL
     The set holds the best arm with probability `level` at least: multiple comparisons with the best (Hsu 1984), by
     one-sided Welch tests at (1 − level) / (k − 1) (Bonferroni). An arm that cannot be tested stays in it.
     """
-    differences = [[welch_difference(other, arm, level=level) for other in arms if other is not arm] for arm in arms]
+    moments = [_moments(arm) for arm in arms]
+    differences = [[_welch(other, arm, level) for other in moments if other is not arm] for arm in moments]
     alpha = (1 - level) / max(len(arms) - 1, 1)
     return [all(_beaten_p(difference) >= alpha for difference in against) for against in differences]
 

@@ -7,6 +7,7 @@ statistics of what is there, and every contrast its difference. `rows` and `word
 import functools
 import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -85,8 +86,12 @@ class ArmRecord:
     def num_classes(self) -> int:
         return num_classes(parse_notation(self.spec.network))
 
+    @functools.cached_property
+    def _counts(self) -> Counter[State]:
+        return Counter(t.state for t in self.trials)
+
     def count(self, state: State) -> int:
-        return sum(t.state == state for t in self.trials)
+        return self._counts[state]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +113,13 @@ class ContrastRecord:
     sequential: Resolution | Literal["open", "ended"] | None = None  # in a study that adds seeds: it decides
     chosen_on: tuple[int, ...] = ()  # the seeds that chose each arm's best level; the other seeds are compared
 
-    @property
+    @functools.cached_property
     def same_trials(self) -> bool:
         """Whether both arms are the same trials, their levels having no effect beside the other settings. In a study
         that adds seeds one of them may have got more."""
         return all(a.trial.id == b.trial.id for a, b in zip(self.first.trials, self.second.trials, strict=False))
 
-    @property
+    @functools.cached_property
     def verdict(self) -> str:
         """What may be said after correction for the number of comparisons."""
         if self.same_trials:
@@ -136,12 +141,12 @@ class ContrastRecord:
             return None, None
         return self.first.arm.levels[best], self.second.arm.levels[best]
 
-    @property
+    @functools.cached_property
     def smallest(self) -> float | None:
         """The difference that these runs would resolve with a power of 0.8, among so many comparisons."""
         return smallest_difference(self.difference, alpha=self.alpha) if self.difference else None
 
-    @property
+    @functools.cached_property
     def seeds(self) -> int | None:
         """Runs an arm that would settle what is not resolved, with a power of 0.8, more than there are; None where it
         is resolved, where the study adds seeds by itself, or nothing can be said."""
@@ -184,8 +189,12 @@ class StudyTable:
         """Every trial once, by id: two arms may share one."""
         return self._records
 
+    @functools.cached_property
+    def _counts(self) -> Counter[State]:
+        return Counter(record.state for record in self.records().values())
+
     def count(self, state: State) -> int:
-        return sum(record.state == state for record in self.records().values())
+        return self._counts[state]
 
     @property
     def num_compared(self) -> int:

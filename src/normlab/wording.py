@@ -100,7 +100,7 @@ def sensitivity_contrast_summary(table: StudyTable) -> list[dict[str, Any]]:
             "higher by (points)": f"{100 * pair.area.difference:+.2f}",
             f"{table.level:.0%} t interval": interval_words(pair.area.low, pair.area.high, signed=True),
         }
-        for pair in sensitivity_contrasts(table, sensitivities(table))
+        for pair in sensitivity_contrasts(table)
     ]
 
 
