@@ -349,6 +349,17 @@ def test_damaged_curves_cost_a_line_and_their_place_in_the_figure_and_no_number(
     assert "Of 1 trial the curves are damaged" in (tmp_path / "report" / "report.md").read_text()
 
 
+def test_a_reader_that_has_seen_enough_still_gets_the_report(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "normlab-store" / "trials").mkdir(parents=True)
+    many = ",".join(f"{i}e-6" for i in range(1, 500))  # more lines than a pipe holds
+    command = f'"{sys.executable}" -m normlab report "{study}" learning_rate={many} --to report | head -c 1'
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "s", "")
+    assert (tmp_path / "report" / "report.html").exists()
+
+
 def test_show_prints_the_papers_sizes_and_draws_the_network(tmp_path: Path, here: Run) -> None:
     done = here("show", "64K-4C3B-256D-Dropout0.5-10D", "norm=batch", "--to", "network.svg")
     assert done.returncode == 0, done.stderr

@@ -265,8 +265,13 @@ def report(
     from normlab.report import report_folder, write_report
 
     table = read_table(study, store, datasets.fingerprint)
-    path = write_report(study, table, Path(folder) if folder else store.root / "reports" / report_folder(study))
-    _print_answer(study, table)
+    place = Path(folder) if folder else store.root / "reports" / report_folder(study)
+
+    def answer() -> None:
+        with contextlib.suppress(BrokenPipeError):  # who reads no further still gets the report
+            _print_answer(study, table)
+
+    path = write_report(study, table, place, meanwhile=answer)
     click.echo(f"report: {path}")
 
 

@@ -6,7 +6,7 @@
 import functools
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,16 +70,19 @@ def report_folder(study: Study) -> str:
     return f"{name}-{_slug(by_hand)}-{sha256(by_hand.encode())[:6]}"
 
 
-def write_report(study: Study, table: StudyTable, folder: Path) -> Path:
+def write_report(
+    study: Study, table: StudyTable, folder: Path, *, meanwhile: Callable[[], None] = lambda: None
+) -> Path:
     """Writes report.html and .md, arms and contrasts (.csv, .tex), results.json and figures (SVG, PDF, PNG); returns
     report.html.
 
-    Files of an earlier report are replaced.
+    Files of an earlier report are replaced. `meanwhile` is done while the figures are drawn.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         figures = _plot_figures(table, folder)
-        write_numbers(table, folder)  # while they are drawn
+        meanwhile()
+        write_numbers(table, folder)
         path = folder / "report.html"
         write_file(folder / "report.md", to_markdown(study, table, figures).encode())
         write_file(path, _render(study, table, figures).encode())

@@ -10,6 +10,7 @@ import click
 from normlab.errors import printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 
@@ -23,7 +24,8 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
         click.echo("(none)")
         return
-    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(_columns(rows))
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+    print(_rendered(console, rows), end="", flush=True)  # where nobody reads any more, rich would end the process
 
 
 def table_text(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -31,9 +33,13 @@ def table_text(rows: Sequence[Mapping[str, Any]]) -> str:
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, width=PIPE_COLUMNS, file=io.StringIO(), color_system=None)
+    return _rendered(console, rows).rstrip("\n")
+
+
+def _rendered(console: "Console", rows: Sequence[Mapping[str, Any]]) -> str:
     with console.capture() as captured:
         console.print(_columns(rows))
-    return captured.get().rstrip("\n")
+    return captured.get()
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> "Table":
