@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from normlab.cli_common import INTERRUPTED, Group, note, open_store, run_options, train_missing
+from normlab.cli_common import INTERRUPTED, Group, ReaderLeft, note, open_store, run_options, train_missing
 from normlab.cli_paper import paper
 from normlab.cli_show import data, settings, show, studies
 from normlab.cli_store import store as store_verbs
@@ -48,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("normlab: interrupted", err=True)
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
-        sys.stderr.close()
+    except ReaderLeft:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
         sys.exit(0)
     except OSError as error:  # a place that cannot be read or written
         _fail(f"{error.filename or 'output'}: {error.strerror}")

@@ -31,6 +31,16 @@ class Group(click.Group):
             raise UsageError(unknown("command", args[0], self.commands))
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # of which click itself would make exit code 1
+            raise ReaderLeft from None
+
+
+class ReaderLeft(Exception):  # noqa: N818 - no error: who reads the output, such as head, has seen enough
+    pass
+
 
 def run_options(command: Any) -> Any:
     """Options of a verb that trains; they arrive as keywords for `train_missing`."""
