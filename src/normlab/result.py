@@ -8,7 +8,6 @@ import functools
 import hashlib
 import itertools
 import json
-import marshal
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -145,7 +144,7 @@ def result_to_json(result: Result, files: Mapping[str, str]) -> str:
 def result_from_json(text: str) -> Result:
     """The result without its details. Raises ValueError where it is not one of ours."""
     body = _unsealed(text)
-    tree = _parse_quickly(body) if body else _parse(text)
+    tree = _parse_sealed(body) if body else _parse(text)
     if not isinstance(tree, dict) or tree.get("format") not in FORMATS:
         raise ValueError(f"written in {_written_in(tree)}; this one reads the formats {_words(FORMATS)}")
     try:
@@ -230,18 +229,20 @@ def _has_digest(tree: Mapping[str, Any], digest: object) -> bool:
     return sha256(f"{json_text(tree)}\n".encode()) == digest
 
 
-def _spec(settings: dict[str, Any]) -> TrialSpec:
-    """A stored spec; those that differ by seed alone are validated once."""
-    seed = settings.get("seed")
-    if type(seed) is not int or not 0 <= seed < 2**32:
+def _spec(settings: dict[str, Any] | str) -> TrialSpec:
+    """A stored spec. As the lines that `json_text` wrote, those that differ by seed alone are validated once."""
+    if not isinstance(settings, str):
         return TrialSpec.model_validate_json(json.dumps(settings))
-    # As bytes, in which 1 is neither 1.0 nor true; version 2 of them goes by the values alone.
-    return _spec_of_bytes(marshal.dumps(settings | {"seed": 0}, 2)).model_copy(update={"seed": seed})
+    others, _, digits = settings.rpartition('"seed": ')
+    seed = int(digits) if digits.isdecimal() and len(digits) <= 10 else -1
+    if not 0 <= seed < 2**32 or str(seed) != digits:
+        return _spec(_parse(f"{{{settings}}}"))
+    return _spec_but_seed(others).model_copy(update={"seed": seed})
 
 
 @functools.lru_cache(maxsize=4096)
-def _spec_of_bytes(settings: bytes) -> TrialSpec:
-    return TrialSpec.model_validate_json(json.dumps(marshal.loads(settings)))
+def _spec_but_seed(others: str) -> TrialSpec:
+    return _spec(_parse(f'{{{others}"seed": 0}}'))
 
 
 def _written_in(tree: Any) -> str:
@@ -264,13 +265,20 @@ def _parse(text: str) -> Any:
         raise ValueError("it is nested beyond reason") from None
 
 
-def _parse_quickly(text: str) -> Any:
-    """What `json_text` wrote: each of its keys is followed by a colon and a blank, which stand nowhere else but in a
-    text after an escaped quote. Where there are more of them than keys, one may stand twice, and all is read with care.
-    """
-    tree = from_json(text, allow_inf_nan=False)
+def _parse_sealed(text: str) -> Any:
+    """What `json_text` wrote, with the spec left as the lines that it is. Each key is followed by a colon and a blank,
+    which stand nowhere else but in a text after an escaped quote. Where there are more of them than keys, one may stand
+    twice, and all is read with care."""
+    before, begin, rest = text.partition(_SPEC)
+    settings, end, after = rest.partition(_SPEC_END)
+    if not end:
+        return _parse(text)
+    text_but_spec = f"{before}{begin}{end}{after}"
+    tree = from_json(text_but_spec, allow_inf_nan=False)
     keys = sum(len(part) for part in [tree, *tree.values()] if isinstance(part, dict)) if isinstance(tree, dict) else 0
-    return tree if text.count('": ') == keys else _parse(text)
+    if text_but_spec.count('": ') != keys:
+        return _parse(text)
+    return tree | {"spec": settings}
 
 
 def _refuse(word: str) -> None:
@@ -285,6 +293,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _SEAL, _END = ',\n "sha256": "', "\n}\n"  # around a result's own digest, as `json_text` lays it out
+_SPEC, _SPEC_END = '\n "spec": {', "\n },\n"  # around its spec; within a text no line ends
 _DECODER = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_distinct)
 
 
