@@ -3,6 +3,7 @@
 import io
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from normlab.drawing import _grid_shape, _tick_labels, draw_curves, draw_factor, picture
 from normlab.errors import UsageError
-from normlab.figure_data import MAX_PANELS, FactorFigure
+from normlab.figure_data import MAX_PANELS, FactorFigure, Series
 from normlab.figures import curve_figure, factor_figure
 from normlab.table import StudyTable, read_table
 from normlab.trial import TrialSpec
@@ -139,14 +140,25 @@ def test_the_dots_of_thousands_of_seeds_are_one_path_a_line_and_all_of_them_are_
     assert many.count("<text") == few.count("<text") > 5
 
 
-def test_the_dots_of_thousands_of_seeds_look_like_those_of_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = factor_figure(make_table(tmp_path), "norm")
+@pytest.mark.parametrize("factor", ["norm", "learning_rate"])
+def test_the_dots_of_thousands_of_seeds_look_like_those_of_few(
+    factor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = factor_figure(make_table(tmp_path), factor)
     few = picture(draw_factor(data), ".png")
     monkeypatch.setattr("normlab.drawing.MAX_MARKERS", 0)
     pixels = [np.asarray(Image.open(io.BytesIO(p))).astype(int) for p in (few, picture(draw_factor(data), ".png"))]
     different = np.abs(pixels[0] - pixels[1]).max(axis=2) > 64  # beyond the shade of an edge
     assert (pixels[0] != pixels[1]).sum() > 0
     assert different.mean() < 1e-4
+
+
+def test_a_line_without_a_run_is_no_dot_among_thousands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = factor_figure(make_table(tmp_path), "learning_rate")
+    (panel,) = data.panels
+    bare = replace(data, panels=(replace(panel, series=(panel.series[0], Series(name="nothing", points=()))),))
+    monkeypatch.setattr("normlab.drawing.MAX_MARKERS", 0)
+    assert picture(draw_factor(bare), ".svg").count(b"stroke-linecap: round") == 1
 
 
 @pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml")])

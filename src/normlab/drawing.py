@@ -30,6 +30,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "p")
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (8, 3)))
 MAX_MARKERS = 2_000  # chosen: of more seeds the dots of a line are one path
+COLUMN_POINTS = 1.5  # between the columns that seeds stand in
 CHARACTER_POINTS = 5.6  # width of an average character at 9 points, on the wide side
 GREY = "#555555"
 
@@ -200,14 +201,15 @@ def _draw_panel(axes: Axes, data: FactorFigure, panel: Panel, names: Sequence[st
     step = min(room, 5.0 if data.numeric else 16.0)  # a number keeps close to its place
     for series in panel.series:
         i = names.index(series.name)
-        _draw_series(axes, data, series, i, (i - (len(names) - 1) / 2) * step, step)
+        _draw_series(axes, data, series, i, (i - (len(names) - 1) / 2) * step, step, width_points)
 
 
-def _draw_series(axes: Axes, data: FactorFigure, series: Series, i: int, centre: float, step: float) -> None:
+def _draw_series(
+    axes: Axes, data: FactorFigure, series: Series, i: int, centre: float, step: float, width_points: float
+) -> None:
     """Draws one line: means at their place, seeds a little to the right; `centre` and `step` are in points."""
     means = _shifted(axes, centre - (0 if data.numeric else 0.18 * step))
-    seeds = [_shifted(axes, centre + (4.5 if data.numeric else 0.24 * step) + 1.5 * j) for j in (-1, 0, 1)]
-    many = sum(len(p.scores) + len(p.diverged) for p in data.points()) > MAX_MARKERS
+    beside = centre + (4.5 if data.numeric else 0.24 * step)
     x = [data.positions[p.x] for p in series.points]
     y = [100 * p.mean for p in series.points]
     if data.numeric:
@@ -217,24 +219,33 @@ def _draw_series(axes: Axes, data: FactorFigure, series: Series, i: int, centre:
         ends = np.array([(low, high, math.nan) for _, low, high in bars], dtype=float)
         where = np.repeat([place for place, _, _ in bars], 3)
         axes.plot(where, 100 * ends.ravel(), color=COLOURS[i], linewidth=1.3, marker="_", markersize=5, transform=means)
-    for j, place in enumerate(seeds):  # each third run in a column of its own, one artist for all of them
+    many = sum(len(p.scores) for p in data.points()) > MAX_MARKERS
+    if many and any(p.scores for p in series.points):
+        axes.add_artist(_dots(data, series, width_points, transform=_shifted(axes, beside), color=COLOURS[i]))
+    for j in range(3):  # each third run in a column of its own, one artist for all of them
+        column = _shifted(axes, beside + COLUMN_POINTS * (j - 1))
         dots = [(at, 100 * score) for at, p in zip(x, series.points, strict=True) for score in p.scores[j::3]]
         crosses = {(at, 100 * score) for at, p in zip(x, series.points, strict=True) for score in p.diverged[j::3]}
-        if dots and many:
-            axes.add_artist(_dots(dots, transform=place, color=COLOURS[i]))
-        elif dots:
-            axes.plot(*zip(*dots, strict=True), transform=place, **_seed_style(i))
+        if dots and not many:
+            axes.plot(*zip(*dots, strict=True), transform=column, **_seed_style(i))
         if crosses:
-            axes.plot(*zip(*sorted(crosses), strict=True), transform=place, **_cross_style(i))
+            axes.plot(*zip(*sorted(crosses), strict=True), transform=column, **_cross_style(i))
     axes.plot(x, y, color=COLOURS[i], transform=means, zorder=4, **_mean_style(i))
 
 
-def _dots(places: Sequence[tuple[float, float]], **style: Any) -> PathPatch:
-    """The dots of `_seed_style` as one path of many strokes without a length worth mentioning: a marker each would take
-    seconds and megabytes."""
-    ends = np.repeat(np.array(places), 2, axis=0)
+def _dots(data: FactorFigure, series: Series, width_points: float, **style: Any) -> PathPatch:
+    """The dots of `_seed_style`, in their three columns, as one path of many strokes without a length worth mentioning:
+    a marker each would take seconds and megabytes."""
+    low, high = _x_limits(data)
+    shifts = COLUMN_POINTS / width_points * (high - low) * np.array([-1.0, 0.0, 1.0])
+    places = []
+    for point in series.points:
+        at, scores = data.positions[point.x], np.array(point.scores)
+        columns = np.resize(at * 10**shifts if data.log else at + shifts, len(scores))
+        places.append(np.stack([columns, 100 * scores], axis=1))
+    ends = np.repeat(np.concatenate(places), 2, axis=0)
     ends[1::2, 1] += 1e-4  # nothing at all would not be drawn
-    path = Path(ends, np.tile([Path.MOVETO, Path.LINETO], len(places)))
+    path = Path(ends, np.tile([Path.MOVETO, Path.LINETO], len(ends) // 2))
     return PathPatch(path, fill=False, linewidth=3, capstyle="round", snap=False, alpha=0.75, zorder=3, **style)
 
 
