@@ -6,7 +6,10 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+WAITING = 16  # chosen: threads that wait for the disk at the same time
 
 
 def read_bounded(path: str | Path, most: int) -> bytes:
@@ -44,11 +47,9 @@ def write_folders(contents: Mapping[Path, Mapping[str, bytes]]) -> None:
             os.chmod(temporary, stat.S_IMODE(folder.parent.stat().st_mode))
             for name, data in content.items():
                 (temporary / name).write_bytes(data)
-        for temporary in temporaries.values():
-            for path in temporary.iterdir():
-                with path.open("r+b") as file:
-                    os.fsync(file.fileno())
-            _sync_folder(temporary)
+        with ThreadPoolExecutor(WAITING) as pool:  # at once: a disk writes what many wait for together
+            for _ in pool.map(_sync_content, temporaries.values()):
+                pass
         for folder, temporary in temporaries.items():
             os.replace(temporary, folder)
     finally:
@@ -70,6 +71,14 @@ def write_durably(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _sync_content(folder: Path) -> None:
+    """Waits until a folder and its files are on the disk."""
+    for path in folder.iterdir():
+        with path.open("r+b") as file:
+            os.fsync(file.fileno())
+    _sync_folder(folder)
 
 
 def _sync_folder(path: Path) -> None:
