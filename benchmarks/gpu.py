@@ -118,8 +118,8 @@ def loop_rate(network: str, batch: int, device: str) -> float | str:
             if device != "cpu":
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - started)
-    except torch.OutOfMemoryError:
-        return "no memory"
+    except RuntimeError as error:
+        return "no memory" if isinstance(error, torch.OutOfMemoryError) else "failed"
     return batch / statistics.median(times[3:])
 
 

@@ -27,6 +27,7 @@ from normlab.result import Details, Result
 from normlab.store import Store
 from normlab.study import Study
 
+EPOCHS = 10  # of each result's curves
 LARGE = """question: Which of them?
 base: {{data: digits, split: fraction, network: 4K-1C1B-10D, epochs: 10}}
 factors:
@@ -48,18 +49,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=20_000)
     parser.add_argument("--tiny", type=int, default=2_000)
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of the curves, which memory must not grow with")
     arguments = parser.parse_args()
     where = environment()
     print(f"{where['processor']}, {where['cores']} cores, torch {where['torch']}, commit {where['commit']}\n")
     with tempfile.TemporaryDirectory() as folder:
-        time_verbs(Path(folder), arguments.trials)
+        time_verbs(Path(folder), arguments.trials, arguments.epochs)
         time_tiny(Path(folder), arguments.tiny)
 
 
-def time_verbs(folder: Path, trials: int) -> None:
+def time_verbs(folder: Path, trials: int, epochs: int) -> None:
     (folder / "large.yaml").write_text(LARGE.format(seeds=trials // 200))
     study, store = Study.load(folder / "large.yaml"), Store(folder / "store")
-    fill(study, store)
+    fill(study, store, epochs)
     print(f"| a store of {len(store.ids()):,} results | trials asked for | seconds | MiB |\n|---|---|---|---|")
     some = ["norm=none,batch", "learning_rate=1e-3,1e-2", "batch_size=16", "seeds=50"]
     for overrides, count in ((some, 200), ([], trials)):
@@ -69,8 +71,8 @@ def time_verbs(folder: Path, trials: int) -> None:
             print(f"| {verb} | {count:,} | {seconds:.1f} | {kilobytes / 1024:.0f} |", flush=True)
 
 
-def fill(study: Study, store: Store) -> None:
-    """Results as ten epochs would leave them, written without waiting for the disk."""
+def fill(study: Study, store: Store, epochs: int = EPOCHS) -> None:
+    """Results as so many epochs would leave them, written without waiting for the disk."""
     store.require_writable()
     generator, sync = np.random.default_rng(0), os.fsync
     os.fsync = lambda fd: None
@@ -78,8 +80,8 @@ def fill(study: Study, store: Store) -> None:
     metrics = ("test_loss", "train_loss", "train_accuracy", "test_accuracy_recomputed", "dead_channels")
     for _, row in trials_by_arm(study, datasets.fingerprint):
         for trial in row:
-            curves: dict[str, list[float | None]] = {"epoch": list(range(1, 11))}
-            curves |= {name: generator.random(10).tolist() for name in names}
+            curves: dict[str, list[float | None]] = {"epoch": list(range(1, epochs + 1))}
+            curves |= {name: generator.random(epochs).tolist() for name in names}
             found = {
                 "num_test": 359.0,
                 "test_accuracy": float(generator.uniform(0.7, 0.9)),

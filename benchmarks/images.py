@@ -44,13 +44,16 @@ def main() -> None:
     arguments = parser.parse_args()
     where = environment()
     print(f"{where['processor']}, {where['cores']} cores, torch {where['torch']}, commit {where['commit']}\n")
+    if find(arguments.data) is None:
+        print(f"{arguments.data} is not there, and nothing is timed; set NORMLAB_DATA to its folder")
+        return
     time_decoding(arguments.data)
     time_augmentation(f"folder:{arguments.data}")
 
 
 def time_decoding(name: str) -> None:
     path = find(name)
-    assert path is not None, f"{name} is not there; set NORMLAB_DATA"
+    assert path is not None
     rows: dict[str, list[float]] = {"Pillow alone, times cores": [], "decoding": [], "`data fetch`, all in all": []}
     for _ in range(ROUNDS):
         count, alone = pillow_alone(path)

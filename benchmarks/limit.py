@@ -6,14 +6,18 @@ as normlab computes them.
 Each convolution of the network is run by itself, forward and for both gradients, on the shapes, type and memory layout
 that training uses; their sum is what a step would take if all else cost nothing. Floating-point operations are those
 of the direct sum, whatever is computed instead. One thread on a CPU, as a worker has.
-`--profile` adds where the rest of a step goes, by torch's profiler.
+`--profile` adds where a step goes: on a CPU each operation and kernel of the recorded step is timed as it is replayed,
+on a GPU torch's profiler is asked.
 """
 
 import argparse
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 
@@ -40,9 +44,9 @@ def main() -> None:
     where = environment()
     print(f"{where['processor']}, {device}, torch {where['torch']}, commit {where['commit']}\n")
     library = "oneDNN" if device == "cpu" else "cuDNN"
-    columns = f"{library}'s convolutions alone, images/s (GFLOP/s) | normlab's alone | ratio | of that"
-    print(f"| width, batch, together | type | images/s | {columns} |")
-    print("|---|---|---|---|---|---|---|")
+    columns = f"{library}'s convolutions alone (GFLOP/s) | normlab's alone | ratio | step beside {library}'s"
+    print(f"| width, batch, together | type | step, images/s | {columns} | normlab's in a step |")
+    print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         data, _ = save_images(Path(folder))
     for precision in ("bfloat16", "float32") if has_bfloat16(device) else ("float32",):
@@ -55,7 +59,8 @@ def main() -> None:
             both, flops = convolutions((WAYS["grouped"], convolve), spec, trials, device)
             for alone in both:
                 cells.append(f"{images / alone:,.0f} ({flops / alone / 1e9:,.0f})")
-            cells += [f"{both[0] / both[1]:.2f}", f"{100 * both[1] / step:.0f} %"]
+            shares = both[0] / step, both[1] / step
+            cells += [f"{both[0] / both[1]:.2f}", *(f"{100 * share:.0f} %" for share in shares)]
             print(
                 f"| {width}, {batch}, {trials} | {precision} | {images / step:,.0f} | {' | '.join(cells)} |", flush=True
             )
@@ -110,12 +115,26 @@ def _median_seconds(run: Callable[[Way], None], ways: Sequence[Way], device: str
 
 
 def profile(spec: TrialSpec, trials: int, device: str) -> None:
-    """Prints the operations that take most of a step, with their shares."""
-    with torch.profiler.profile() as profiler:
-        step_seconds(spec, trials, device, 0.0)
-    rows = sorted(profiler.key_averages(), key=lambda row: -row.self_cpu_time_total)
-    total = sum(row.self_cpu_time_total for row in rows)
-    print("|", "; ".join(f"{row.key} {100 * row.self_cpu_time_total / total:.0f} %" for row in rows[:9]), "|")
+    """Prints the operations and kernels that take most of a step, with their shares."""
+    spent = defaultdict[str, float](float)
+
+    def timed(recording: Any) -> None:
+        for call, arguments, named in recording.calls:
+            started = time.perf_counter()
+            call(*arguments, **named)
+            spent[getattr(call, "__name__", str(call))] += time.perf_counter() - started
+
+    if device == "cpu":
+        with torch.no_grad(), mock.patch("normlab.graphs._Recording.replay", timed):
+            step_seconds(spec, trials, device, SECONDS)
+    else:
+        with torch.profiler.profile() as profiler:
+            step_seconds(spec, trials, device, SECONDS)
+        for row in profiler.key_averages():
+            spent[row.key] += row.self_device_time_total
+    most = sorted(spent.items(), key=lambda one: -one[1])[:9]
+    shares = (f"{name} {100 * seconds / sum(spent.values()):.0f} %" for name, seconds in most)
+    print("|", "; ".join(shares), "|")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ sides of one round, the table gives the median of the ratios and their range.
 
 import argparse
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="*", default=precisions(), choices=precisions(), help="normlab's")
     parser.add_argument("--epochs", type=int, help="instead of each case's own")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which also ends the side that runs
     cases = [case for case in CASES if not arguments.cases or f"{case.width}x{case.batch}" in arguments.cases]
     cases = [replace(case, epochs=arguments.epochs or case.epochs) for case in cases]
     where = environment()

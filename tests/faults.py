@@ -7,7 +7,7 @@ from dataclasses import dataclass
 PROMISES = {
     "P1": "a kill at any instant loses at most one checkpoint interval, and never a finished trial",
     "P2": "what is resumed is bit-identical to what was not interrupted, on the same machine, threads and versions",
-    "P3": "a result is listed only if it is complete, has its hash, and was made by the settings and data it names",
+    "P3": "a number or a curve is shown only if what it is read from is complete, has its hash, and was made by the settings and data it names",
     "P4": "one bad trial or file never blocks the others",
     "P5": "no input runs code",
     "P6": "hostile input takes bounded memory, disk and time",

@@ -15,7 +15,7 @@ from normlab.drawing import _grid_shape, _tick_labels, draw_curves, draw_factor,
 from normlab.errors import UsageError
 from normlab.figure_data import MAX_PANELS, FactorFigure, Series
 from normlab.figures import curve_figure, factor_figure
-from normlab.table import StudyTable, read_table
+from normlab.table import DamagedWarning, StudyTable, read_table
 from normlab.trial import TrialSpec
 from tests.test_table import STUDY, fill, fingerprint, make_store, make_study, noisy
 
@@ -110,6 +110,18 @@ def test_a_trial_that_diverged_counts_as_chance_in_the_curves_from_then_on(tmp_p
     assert arm.test.mean[3] == pytest.approx((0.1 + 2 * arm.test.highest[3]) / 3)
 
 
+def test_a_damaged_trial_that_two_arms_share_is_left_out_once(tmp_path: Path) -> None:
+    text = STUDY.replace("norm: [none, batch]", "activation: [relu, leaky_relu]")
+    text = text.replace("learning_rate: [1e-3, 0.1]", "slope: [0.1, 0.2]").partition("contrasts")[0]
+    table = make_table(tmp_path, text)
+    assert len(table.arms) == 4
+    shared = table.arms[0].trials[0].trial.id
+    assert shared in {record.trial.id for record in table.arms[1].trials}
+    (tmp_path / "store" / "trials" / shared / "details.json").write_text("{}")
+    with pytest.warns(DamagedWarning, match=shared):
+        assert curve_figure(table).damaged == 1
+
+
 def test_epochs_without_an_evaluation_are_left_out_of_the_test_curve(tmp_path: Path) -> None:
     text = STUDY.replace("epochs: 4", "epochs: 4, evaluate_every: 2")
     arm = curve_figure(make_table(tmp_path, text)).panels[0].arms[0]
@@ -151,6 +163,15 @@ def test_the_dots_of_thousands_of_seeds_look_like_those_of_few(
     different = np.abs(pixels[0] - pixels[1]).max(axis=2) > 64  # beyond the shade of an edge
     assert (pixels[0] != pixels[1]).sum() > 0
     assert different.mean() < 1e-4
+
+
+def test_every_dot_of_three_thousand_is_drawn_also_where_many_lie_in_one_place(tmp_path: Path) -> None:
+    data = factor_figure(make_table(tmp_path), "learning_rate")
+    (panel,) = data.panels
+    many = replace(panel.series[0].points[0], scores=tuple(round(0.3 + i % 997 / 2000, 2) for i in range(3000)))
+    figure = replace(data, panels=(replace(panel, series=(Series(name="many", points=(many,)),)),))
+    (path,) = re.findall(r'<path d="([^"]*)"[^>]*stroke-linecap: round', picture(draw_factor(figure), ".svg").decode())
+    assert path.count("M") == path.count("L") == 3000
 
 
 def test_a_line_without_a_run_is_no_dot_among_thousands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

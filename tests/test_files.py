@@ -61,3 +61,14 @@ def test_a_folder_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -
     with pytest.raises(FileNotFoundError):
         write_folders({tmp_path / "one": {"a": b""}, tmp_path / "two": {"absent/b": b""}})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_no_thread_can_be_started_folders_are_written_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", refuse)
+    write_folders({tmp_path / name: {"file": b"content"} for name in ("one", "two")})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,8 @@ from normlab.step import Step, make_network
 from normlab.trial import TrialSpec
 
 from .test_train import make_split, spec
+
+READING = ("item", "__float__", "__int__", "__bool__", "tolist", "cpu", "numpy")  # for each a GPU is waited for
 
 
 def trained(specs: list[TrialSpec], device: torch.device, replayed: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -153,7 +157,10 @@ def test_the_shape_that_comes_often_is_recorded_and_not_the_one_that_comes_fourt
 
 def test_a_step_reads_nothing_of_what_lies_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU would have to be waited for, and on a CPU what was read would be replayed."""
-    specs = [spec(optimizer="adam_keras", norm="renorm", seed=seed, norm_momentum=0.1 * (1 + seed)) for seed in (1, 2)]
+    specs = [
+        spec(optimizer="adam_keras", norm="renorm", augment="on_the_fly", seed=seed, norm_momentum=0.1 * (1 + seed))
+        for seed in (1, 2)
+    ]
     whole_step = Step.__call__
 
     def refuse(tensor: torch.Tensor, *_: object) -> None:
@@ -161,14 +168,27 @@ def test_a_step_reads_nothing_of_what_lies_on_the_device(monkeypatch: pytest.Mon
 
     def watched(self: Step, *inputs: object) -> tuple[torch.Tensor, ...]:
         with monkeypatch.context() as patch:
-            for name in ("item", "__float__", "__int__", "__bool__", "tolist", "cpu", "numpy"):
+            for name in READING:
                 patch.setattr(torch.Tensor, name, refuse)
             found = whole_step(self, *inputs)
             with pytest.raises(AssertionError, match="waited"):
                 float(found[0].sum())
         return found
 
+    draw = draw_batches
+
+    def drawn(*inputs: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+        batches = draw(*inputs)
+        while True:
+            with monkeypatch.context() as patch:
+                for name in READING:
+                    patch.setattr(torch.Tensor, name, refuse)
+                if (batch := next(batches, None)) is None:
+                    return
+            yield batch
+
     monkeypatch.setattr(Step, "__call__", watched)
+    monkeypatch.setattr(sys.modules[__name__], "draw_batches", drawn)
     trained(specs, torch.device("cpu"), False)
 
 

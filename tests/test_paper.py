@@ -274,7 +274,9 @@ def smoke_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("NORMLAB_DATA", "NORMLAB_HOME"):
             patch.setenv(name, str(folder))
         patch.setenv("NORMLAB_OFFLINE", "1")
-        return write_paper_report(PAPER, Tables(Store(folder / "store"), "smoke"), folder / "report")
+        tables = Tables(Store(folder / "store"), "smoke")
+        judgements = [judge(name, claim, tables) for name, claim in PAPER.claims.items()]
+        return write_paper_report(PAPER, judgements, tables, folder / "report")
 
 
 def test_the_report_of_an_empty_store_says_what_is_missing(smoke_report: Path) -> None:

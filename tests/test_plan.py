@@ -113,10 +113,24 @@ def test_seeds_rates_and_slopes_may_share_a_cohort_and_norms_may_not() -> None:
         {"schedule": "cosine"},
         {"weight_decay": 0.1},
         {"norm_momentum": 0.1},
+        {"momentum": 0.5, "nesterov": True},
+        {"rotation_degrees": 10, "horizontal_flip": False},
     ):
         assert cohort_key(spec(**free)) == base
-    for own in ({"norm": "batch"}, {"activation": "relu"}, {"batch_size": 8}, {"precision": "bfloat16"}, {"epochs": 2}):
+    for own in (
+        {"norm": "batch"},
+        {"norm_position": "after_activation"},
+        {"activation": "relu"},
+        {"optimizer": "sgd"},
+        {"batch_size": 8},
+        {"precision": "bfloat16"},
+        {"epochs": 2},
+        {"network": "8K-1C1B-10D"},
+    ):
         assert cohort_key(spec(**own)) != base
+    rates = [cohort_key(spec(network=f"4K-1C1B-8D-Dropout{rate}-10D")) for rate in (0, 0.2, 0.5)]
+    assert rates == 3 * [rates[0]]
+    assert rates[0] != cohort_key(spec(network="4K-1C1B-8D-10D"))
 
 
 def test_the_estimate_is_never_shorter_than_the_longest_trial() -> None:

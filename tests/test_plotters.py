@@ -67,7 +67,41 @@ def test_plotters_that_cannot_start_say_so(tmp_path: Path) -> None:
         f"plotters.plot(pathlib.Path({str(tmp_path / 'figure')!r}), {FIGURE!r}, None).result()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert "the process that draws them cannot start; it ended with 7" in done.stderr
+    assert "the process that draws them cannot start (it ended with 7)" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system does not tell who forked whom")
+def test_plotters_and_a_fork_server_that_died_idle_are_replaced(tmp_path: Path) -> None:
+    program = f"""
+import os, pathlib, signal, time
+from normlab import plotters
+from normlab.processes import process_start
+
+def draw(name):
+    return plotters.plot(pathlib.Path({str(tmp_path)!r}) / name, {FIGURE!r}, None).result()
+
+def end(pids):
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+        while process_start(pid):
+            time.sleep(0.01)
+
+def family():
+    server = plotters._server.process.pid
+    return server, [int(pid) for pid in pathlib.Path(f"/proc/{{server}}/task/{{server}}/children").read_text().split()]
+
+first = draw("first")
+before, children = family()
+end(children)
+assert draw("second") == first
+server, children = family()
+assert server == before
+end([server, *children])
+assert draw("third") == first
+assert family()[0] != server
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_plotters_end_when_their_process_is_killed(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from normlab import datasets
 from normlab.grid import trials_by_arm
+from normlab.plan import training_bytes
 from normlab.pool import SILENCE_SECONDS, Pool, Worker
 from normlab.study import parse_study
 from normlab.trial import TrialSpec
@@ -100,6 +101,18 @@ def test_a_measurement_goes_by_the_workers_that_answer_and_replaces_the_one_that
     assert len(set(before) & set(pool.workers)) == 2
     assert len(pool.workers) == 3
     pool.resize(0)
+
+
+def test_there_is_room_for_as_many_trials_as_the_memory_that_is_free_now_and_for_one_in_any_case(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = TrialSpec.model_validate(request(0, tmp_path)["specs"][0])
+    monkeypatch.setattr("normlab.pool._free_bytes", lambda: 1e12)
+    assert pool.room(spec) > 32
+    monkeypatch.setattr("normlab.pool._free_bytes", lambda: 3.5 * training_bytes(spec, 1, 8) * len(pool.workers))
+    assert pool.room(spec) == 3
+    monkeypatch.setattr("normlab.pool._free_bytes", lambda: 1.0)
+    assert pool.room(spec) == 1
 
 
 @pytest.mark.fault(24)

@@ -52,6 +52,9 @@ class Scores:
     def load(self, trial_id: str) -> Result:
         return self.results[trial_id]
 
+    def details(self, result: Result) -> None:
+        return None
+
     def failures(self, ids: object) -> Mapping[str, str]:
         return {}
 

@@ -18,6 +18,7 @@ from normlab.processes import process_identity, process_start
 from normlab.result import (
     Details,
     Result,
+    _parse,
     details_from_json,
     json_text,
     result_from_json,
@@ -220,6 +221,39 @@ def test_a_sealed_result_in_which_a_key_stands_twice_is_damaged(store: Store) ->
         store.load(result.id)
 
 
+@pytest.mark.fault(37)
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"status": "finished"', '"status":"diverged",\n "status": "finished"'),
+        ('"status": "finished"', '"status" : "diverged",\n "status": "finished"'),
+        ('"status": "finished"', '"status"\n: "diverged",\n "status": "finished"'),
+        ('"num_test": 6', '"num_test":6,\n  "num_test": 7'),
+        (' "spec": {', ' "spec": {\n  "data": "digits"\n },\n "spec": {'),
+        (' "spec": {', ' "a": {"b": 1,\n "spec": {\n  "data": "digits"\n },\n "c": 2},\n "spec": {'),
+        (' "spec": {', ' "a": {"b": 1,\n "spec": {\n },\n "c": 2},\n "spec":{'),
+    ],
+)
+def test_what_is_sealed_is_read_as_a_careful_reader_reads_it(store: Store, old: str, new: str) -> None:
+    result = make_result()
+    store.save(result)
+    path = store.root / "trials" / result.id / "result.json"
+    body, _, _ = path.read_text().rpartition(',\n "sha256"')
+    assert body.count(old) == 1
+    body = body.replace(old, new) + "\n}\n"
+    sealed = f'{body.removesuffix(chr(10) + "}" + chr(10))},\n "sha256": "{sha256(body.encode())}"\n}}\n'
+    path.write_text(sealed)
+    try:
+        tree = _parse(sealed)  # such a reader
+    except ValueError as refused:
+        with pytest.raises(ValueError, match=str(refused)):
+            store.load(result.id)
+    else:
+        found = store.load(result.id)
+        assert found is not None
+        assert found.spec.model_dump(mode="json") == tree["spec"]
+
+
 def test_a_sealed_result_may_hold_any_text(store: Store) -> None:
     result = replace(make_result(), provenance={'a "quoted": key \\': 'a "quoted": word', "plain": "\\"})
     store.save(result)
@@ -253,6 +287,7 @@ def reseal(path: Path, change: dict[str, Any]) -> None:
         {"diverged_epoch": 3},
         {"files": 3},
         {"spec": []},
+        {"spec": '"data": "digits", "network": "8K-2C2B-10D", "epochs": 1, "seed": 0'},
     ],
 )
 def test_a_result_with_a_hash_of_its_own_that_makes_no_sense_is_damaged(store: Store, change: dict[str, Any]) -> None:

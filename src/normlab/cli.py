@@ -23,7 +23,7 @@ from normlab.cli_paper import paper
 from normlab.cli_show import data, settings, show, studies
 from normlab.cli_store import store as store_verbs
 from normlab.errors import UsageError, printable
-from normlab.terminal import duration_words, flops_words, print_table
+from normlab.terminal import duration_words, flops_words, print_table, table_lines
 
 if TYPE_CHECKING:
     from normlab.store import Store
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: runs a command and turns what a user got wrong into one line and exit code 2."""
     gc.set_threshold(100_000)  # what is read from a store stays: looking for garbage in it took a third of the time
     _prepare_streams()
-    warnings.formatwarning = lambda message, *_: f"normlab: {printable(str(message))}\n"
+    warnings.formatwarning = _warning_line
     try:
         _require_text(sys.argv[1:] if arguments is None else arguments)
         sys.exit(commands.main(arguments, prog_name="normlab", standalone_mode=False) or 0)
@@ -53,6 +53,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(0)
     except OSError as error:  # a place that cannot be read or written
         _fail(f"{error.filename or 'output'}: {error.strerror}")
+
+
+def _warning_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """normlab's own as one line; of others, where they come from stands before them."""
+    own = category.__module__.startswith("normlab.")
+    return (
+        f"normlab: {printable(str(message))}\n" if own else _FORMAT_WARNING(message, category, filename, lineno, line)
+    )
+
+
+_FORMAT_WARNING = warnings.formatwarning
 
 
 def _prepare_streams() -> None:
@@ -266,12 +279,9 @@ def report(
 
     table = read_table(study, store, datasets.fingerprint)
     place = Path(folder) if folder else store.root / "reports" / report_folder(study)
-
-    def answer() -> None:
-        with contextlib.suppress(BrokenPipeError):  # who reads no further still gets the report
-            _print_answer(study, table)
-
-    path = write_report(study, table, place, meanwhile=answer)
+    shown: list[str] = []
+    path = write_report(study, table, place, meanwhile=lambda: shown.append(_answer(study, table)))
+    print(*shown, sep="", end="")
     click.echo(f"report: {path}")
 
 
@@ -297,7 +307,7 @@ def compare(
     elif as_csv:
         click.echo(to_csv(arm_rows(table) if as_csv == "arms" else contrast_rows(table)), nl=False)
     else:
-        _print_answer(study, table)
+        print(_answer(study, table), end="")
 
 
 @commands.command()
@@ -381,15 +391,12 @@ def train(overrides: tuple[str, ...], store_path: str | None, device: str, as_js
     return code
 
 
-def _print_answer(study: "Study", table: Any) -> None:
+def _answer(study: "Study", table: Any) -> str:
+    """What a study says, as lines."""
     from normlab.wording import arm_summary, context_words, contrast_summary, status_words
 
-    click.echo(_headline(study))
-    click.echo(f"{context_words(table)}; {status_words(table)}")
-    print_table(arm_summary(table))
-    contrasts = contrast_summary(table)
-    if contrasts:
-        click.echo()
-        print_table(contrasts)
-    for dropped in study.dropped_contrasts:
-        click.echo(f"planned, but not among these levels: {dropped}")
+    parts = [_headline(study), f"{context_words(table)}; {status_words(table)}", table_lines(arm_summary(table))]
+    if contrasts := contrast_summary(table):
+        parts += ["", table_lines(contrasts)]
+    parts += [f"planned, but not among these levels: {dropped}" for dropped in study.dropped_contrasts]
+    return "\n".join(parts) + "\n"

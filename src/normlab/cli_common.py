@@ -1,8 +1,10 @@
 """What verbs have in common: groups, options, stores; and of those that train the live line, summary and exit code."""
 
+import contextlib
 import functools
 import json
 import os
+import select
 import signal
 import sys
 from pathlib import Path
@@ -34,8 +36,19 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # of which click itself would make exit code 1
-            raise ReaderLeft from None
+        except BrokenPipeError:
+            if _is_closed(sys.stdout):  # of which click would make exit code 1
+                raise ReaderLeft from None
+            raise
+
+
+def _is_closed(stream: Any) -> bool:
+    """Whether nobody reads any more what is written there."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # it is no descriptor, or this is Windows
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    return False
 
 
 class ReaderLeft(Exception):  # noqa: N818 - no error: who reads the output, such as head, has seen enough

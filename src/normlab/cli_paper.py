@@ -108,8 +108,9 @@ def paper_report(store_path: str | None, scale: str, folder: str | None) -> None
     from normlab.paper_report import write_paper_report
 
     tables = Tables(store, scale)
-    path = write_paper_report(content, tables, Path(folder) if folder else store.root / "reports" / f"paper-{scale}")
     judged = [judge(name, claim, tables) for name, claim in content.claims.items()]
+    place = Path(folder) if folder else store.root / "reports" / f"paper-{scale}"
+    path = write_paper_report(content, judged, tables, place)
     print_table(
         [{"claim": j.name, "the paper says": j.claim.says, "verdict": j.verdict, "because": j.reason} for j in judged]
     )

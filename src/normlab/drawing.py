@@ -246,6 +246,7 @@ def _dots(data: FactorFigure, series: Series, width_points: float, **style: Any)
     ends = np.repeat(np.concatenate(places), 2, axis=0)
     ends[1::2, 1] += 1e-4  # nothing at all would not be drawn
     path = Path(ends, np.tile([Path.MOVETO, Path.LINETO], len(ends) // 2))
+    path.should_simplify = False  # strokes that end where they begin are all there is
     return PathPatch(path, fill=False, linewidth=3, capstyle="round", snap=False, alpha=0.75, zorder=3, **style)
 
 

@@ -71,7 +71,7 @@ class ArmCurves:
     train: Curve
     test: Curve
     diverged_at: tuple[int, ...]  # epochs
-    damaged: int  # runs that are left out
+    damaged: tuple[str, ...]  # the ids of runs that are left out
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,7 +96,7 @@ def curve_figure(table: StudyTable) -> CurveFigure:
         names=names,
         chance=_chance(table),
         dropout=any(any(dropout_rates(arm.spec.network)) for arm in table.arms),
-        damaged=sum(arm.damaged for panel in found for arm in panel.arms),
+        damaged=len({trial for panel in found for arm in panel.arms for trial in arm.damaged}),
         left_out=_left_out(panels, MAX_PANELS),
     )
 
@@ -164,7 +164,7 @@ def _arm_curves(table: StudyTable, name: str, arm: ArmRecord) -> ArmCurves:
         train=_mean_curve(runs, "train_accuracy", chance),
         test=_mean_curve(runs, "test_accuracy", chance),
         diverged_at=tuple(run.diverged_epoch for run, _ in runs if run.diverged_epoch is not None),
-        damaged=len(found) - len(runs),
+        damaged=tuple(result.id for result, details in found if details is None),
     )
 
 

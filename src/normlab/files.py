@@ -1,11 +1,12 @@
 """Files read within bounds, and written whole or not at all."""
 
+import contextlib
 import errno
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -47,9 +48,7 @@ def write_folders(contents: Mapping[Path, Mapping[str, bytes]]) -> None:
             os.chmod(temporary, stat.S_IMODE(folder.parent.stat().st_mode))
             for name, data in content.items():
                 (temporary / name).write_bytes(data)
-        with ThreadPoolExecutor(WAITING) as pool:  # at once: a disk writes what many wait for together
-            for _ in pool.map(_sync_content, temporaries.values()):
-                pass
+        _sync_all(list(temporaries.values()))
         for folder, temporary in temporaries.items():
             os.replace(temporary, folder)
     finally:
@@ -71,6 +70,16 @@ def write_durably(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _sync_all(folders: Sequence[Path]) -> None:
+    """Waits until folders and their files are on the disk: for all at once, which it writes together."""
+    if len(folders) > 1:
+        with contextlib.suppress(RuntimeError), ThreadPoolExecutor(WAITING) as pool:  # there may be no thread left
+            list(pool.map(_sync_content, folders))
+            return
+    for folder in folders:
+        _sync_content(folder)
 
 
 def _sync_content(folder: Path) -> None:

@@ -23,7 +23,6 @@ from normlab.paper import (
     Paper,
     Tables,
     compare_numbers,
-    judge,
 )
 from normlab.paper import three_evaluations as evaluation_rows
 from normlab.plotters import write_figure
@@ -88,12 +87,11 @@ FIGURES = (
 )  # fmt: skip
 
 
-def write_paper_report(paper: Paper, tables: Tables, folder: Path) -> Path:
+def write_paper_report(paper: Paper, judgements: Sequence[Judgement], tables: Tables, folder: Path) -> Path:
     """Writes report.html and .md, claims.csv, evidence.csv, numbers.csv, figures, and a report of every study below
     `studies/`; returns report.html. Files of an earlier report are replaced."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        judgements = [judge(name, claim, tables) for name, claim in paper.claims.items()]
         comparisons = compare_numbers(paper, tables)
         figures, absent = _figures(paper, tables, folder)
         unread = _unread(paper, tables)

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from concurrent.futures import Future
 from pathlib import Path
 from queue import SimpleQueue
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KINDS = (".svg", ".pdf", ".png")
-CAN_FORK = hasattr(os, "fork")  # not on Windows, where this process draws
+# Elsewhere this process draws: Windows cannot fork, and on a Mac what NumPy's Accelerate began does not outlive it.
+CAN_FORK = hasattr(os, "fork") and sys.platform != "darwin"
 _SERVER = "import gc, sys; gc.disable(); from normlab.plotters import serve; serve(int(sys.argv[1]))"
 
 Task = tuple[Path, str, Any]  # the figure's path, the function that draws it, of what
@@ -75,19 +77,18 @@ Tasks = SimpleQueue[tuple[Future[bytes], Task | None]]
 def _tasks() -> Tasks:
     """What is to be drawn, served by a thread for each core, and each thread by a plotter once there is work for it."""
     tasks: Tasks = SimpleQueue()
-    server = _ForkServer()
     for _ in range(cores()):
-        threading.Thread(target=_pass_on, args=(tasks, server), daemon=True).start()
+        threading.Thread(target=_pass_on, args=(tasks,), daemon=True).start()
     return tasks
 
 
-def _pass_on(tasks: Tasks, server: "_ForkServer") -> None:
+def _pass_on(tasks: Tasks) -> None:
     plotter = None
     while True:
         drawn, task = tasks.get()
         try:
             if plotter is None or _has_ended(plotter):
-                plotter = server.fork()
+                plotter = _server.fork()
             drawn.set_result(_ask(plotter, task) if task else b"")
         except BaseException as error:  # it is raised where the figure was asked for
             drawn.set_exception(error)
@@ -109,17 +110,20 @@ class _ForkServer:
             with theirs, contextlib.suppress(OSError):  # that it ended a moment ago shows below
                 socket.send_fds(self.requests, [b"."], [theirs.fileno()])
         try:
-            _receive(ours)
+            refused = _receive(ours)
         except (OSError, EOFError):
+            refused = self._end()
+        if refused:
             ours.close()
-            raise UsageError(f"figures: the process that draws them cannot start{self._end()}") from None
+            raise UsageError(f"figures: the process that draws them cannot start ({refused})")
         return ours
 
     def _end(self) -> str:
-        """How the server ended, in words; none where it goes on."""
+        """Why there is no plotter, in words."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return f"; it ended with {self.process.wait(1)}" if self.process else ""
-        return ""
+            if self.process is not None:
+                return f"it ended with {self.process.wait(1)}"
+        return "it ended at once"
 
     def _start(self) -> None:
         self.requests, theirs = socket.socketpair()
@@ -130,6 +134,9 @@ class _ForkServer:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C reaches this process, with which the others end
             )
+
+
+_server = _ForkServer()
 
 
 def _ask(plotter: socket.socket, task: Task) -> bytes:
@@ -159,23 +166,31 @@ def _has_ended(plotter: socket.socket) -> bool:
 
 def serve(descriptor: int) -> None:
     """The fork server: forks a plotter for each connection that comes through the socket, until that ends."""
+    try:
+        os.dup2(2, 1)  # the standard output is the report's
+    except OSError:  # there is no standard error
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(nowhere, stream)
     for name in ("normlab.drawing", *(f"matplotlib.backends.backend_{kind}" for kind in ("svg", "pdf", "agg"))):
         importlib.import_module(name)
     gc.freeze()  # what was imported stays; nobody looks for garbage in it
     gc.set_threshold(100_000)
     gc.enable()
-    try:
-        os.dup2(2, 1)  # the standard output is the report's
-    except OSError:  # there is no standard error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the plotters
     requests = socket.socket(fileno=descriptor)
     while True:
         _, descriptors, _, _ = socket.recv_fds(requests, 1, 1)
         if not descriptors:
             return
-        with socket.socket(fileno=descriptors[0]) as tasks, contextlib.suppress(OSError):  # there is no memory left
-            if os.fork() == 0:
+        with socket.socket(fileno=descriptors[0]) as tasks:
+            try:
+                is_plotter = os.fork() == 0
+            except OSError as error:  # there is no memory left, or there are too many processes
+                with contextlib.suppress(OSError):
+                    _send(tasks, error.strerror)
+                continue
+            if is_plotter:
                 requests.close()
                 _draw(tasks)
 
@@ -183,21 +198,27 @@ def serve(descriptor: int) -> None:
 def _draw(tasks: socket.socket) -> NoReturn:
     """A plotter: draws what it is asked for until the connection ends."""
     try:
-        _send(tasks, b"")
-        while True:
-            path, draw, data = _receive(tasks)
-            try:
-                answer: Any = write_figure(path, pkgutil.resolve_name(draw)(data)).result()
-            except Exception as error:  # it is raised where the figure was asked for
-                answer = error
-            _send(tasks, answer)
+        with contextlib.suppress(EOFError, OSError):
+            _send(tasks, "")
+            while True:
+                path, draw, data = _receive(tasks)
+                try:
+                    answer: Any = write_figure(path, pkgutil.resolve_name(draw)(data)).result()
+                except Exception as error:  # it is raised where the figure was asked for
+                    answer = error
+                _send(tasks, answer)
+    except BaseException:
+        traceback.print_exc()
     finally:  # nothing of the server's is left to do
         os._exit(0)
 
 
 def _send(connection: socket.socket, message: Any) -> None:
-    with connection.makefile("wb") as file:
-        pickle.dump(message, file)
+    try:
+        content = pickle.dumps(message)
+    except Exception:  # an error that holds what does not travel
+        content = pickle.dumps(RuntimeError(f"{type(message).__name__}: {message}"))
+    connection.sendall(content)
 
 
 def _receive(connection: socket.socket) -> Any:

@@ -20,8 +20,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from normlab import datasets
 from normlab.errors import UsageError
 from normlab.grid import Trial
+from normlab.plan import training_bytes
 from normlab.processes import cores
 from normlab.trial import TrialSpec
 
@@ -147,6 +149,15 @@ class Pool:
             if "cohort" not in message:
                 self.replace(worker)
         return statistics.median_low(answers)
+
+    def room(self, spec: TrialSpec) -> int:
+        """How many trials like this one each worker has the memory for now, at least one. On a GPU only its workers
+        can tell, when they measure."""
+        if self.device != "cpu":
+            return MAX_COHORT
+        info = datasets.describe(spec.data, image_size=spec.image_size)
+        needed = training_bytes(spec, info.channels, info.image_size)
+        return max(1, int(_free_bytes() / len(self.workers) / needed))
 
     def end_silent(self) -> None:
         """Kills workers that hold trials and have said nothing for too long; their end is heard of as any other. Only

@@ -83,9 +83,10 @@ def write_report(
         figures = _plot_figures(table, folder)
         meanwhile()
         write_numbers(table, folder)
-        path = folder / "report.html"
-        write_file(folder / "report.md", to_markdown(study, table, figures).encode())
-        write_file(path, _render(study, table, figures).encode())
+        text = to_markdown(study, table, figures)
+        path, page = folder / "report.html", _render(study, table, figures)  # which waits for the figures
+        write_file(path, page.encode())
+        write_file(folder / "report.md", text.encode())
     except OSError as error:
         raise UsageError(f"report {folder}: cannot be written ({error.strerror})") from None
     return path

@@ -229,9 +229,15 @@ def _has_digest(tree: Mapping[str, Any], digest: object) -> bool:
     return sha256(f"{json_text(tree)}\n".encode()) == digest
 
 
-def _spec(settings: dict[str, Any] | str) -> TrialSpec:
+class _Lines(str):
+    """The members of an object in JSON, as they stand in a file."""
+
+    __slots__ = ()
+
+
+def _spec(settings: Any) -> TrialSpec:
     """A stored spec. As the lines that `json_text` wrote, those that differ by seed alone are validated once."""
-    if not isinstance(settings, str):
+    if not isinstance(settings, _Lines):
         return TrialSpec.model_validate_json(json.dumps(settings))
     others, _, digits = settings.rpartition('"seed": ')
     seed = int(digits) if digits.isdecimal() and len(digits) <= 10 else -1
@@ -266,19 +272,21 @@ def _parse(text: str) -> Any:
 
 
 def _parse_sealed(text: str) -> Any:
-    """What `json_text` wrote, with the spec left as the lines that it is. Each key is followed by a colon and a blank,
-    which stand nowhere else but in a text after an escaped quote. Where there are more of them than keys, one may stand
-    twice, and all is read with care."""
+    """What `result_to_json` wrote, with the spec left as the lines that it is. Each of its keys is followed by a colon
+    and a blank, which stand nowhere else but in a text after an escaped quote: where there are as many of them as keys,
+    none stands twice. Whatever is laid out in any other way is read with care."""
     before, begin, rest = text.partition(_SPEC)
     settings, end, after = rest.partition(_SPEC_END)
-    if not end:
+    others = f"{before}{begin}{end}{after}"
+    if not end or any(f"{blank}:" in others for blank in " \t\r\n") or others.count('"spec":') > 1:
         return _parse(text)
-    text_but_spec = f"{before}{begin}{end}{after}"
-    tree = from_json(text_but_spec, allow_inf_nan=False)
-    keys = sum(len(part) for part in [tree, *tree.values()] if isinstance(part, dict)) if isinstance(tree, dict) else 0
-    if text_but_spec.count('": ') != keys:
+    tree = from_json(others, allow_inf_nan=False)
+    if not isinstance(tree, dict) or tree.get("spec") != {}:
         return _parse(text)
-    return tree | {"spec": settings}
+    keys = sum(len(part) for part in [tree, *tree.values()] if isinstance(part, dict))
+    if not others.count('":') == others.count('": ') == keys:
+        return _parse(text)
+    return tree | {"spec": _Lines(settings)}
 
 
 def _refuse(word: str) -> None:

@@ -266,7 +266,7 @@ class _Run:
         self.done_flops, self.done_images = 0.0, 0
         self.claims: set[str] = set()
         self.tries: Counter[tuple[str, ...]] = Counter()  # of a cohort, by its trials
-        self.resumed_flops, self.resumed_images = 0.0, 0  # of those done, what earlier runs did
+        self.resumed: dict[str, tuple[float, float]] = {}  # by trial, FLOPs and images that earlier processes did of it
         self.meter = EnergyMeter()
         self.environment = environment()  # now, before anyone edits the code while it runs
         self.first: tuple[float, int, float] | None = None  # time, images and FLOPs when a first step was known
@@ -317,7 +317,9 @@ class _Run:
         for worker in busy:
             share = worker.progress["done_images"] / worker.progress["total_images"]
             flops += share * self._flops(worker.held)
-        now, own_images, own_flops = time.monotonic(), images - self.resumed_images, flops - self.resumed_flops
+        now = time.monotonic()
+        own_flops = flops - sum(resumed for resumed, _ in self.resumed.values())
+        own_images = images - sum(resumed for _, resumed in self.resumed.values())
         if self.first is None and own_images > 0:
             self.first = now, own_images, own_flops
         began, images_before, flops_before = self.first or (now, 0, 0.0)  # before, workers start and compile
@@ -407,6 +409,7 @@ class _Run:
                 measure = functools.partial(self.pool.measure_cohort, spec, largest)
                 known = known_as("cohort", self.pool.device, len(self.pool.workers), largest, speed_class(spec))
                 best = int(cache.remembered(known, lambda measure=measure: str(measure())))  # type: ignore[misc]
+                best = min(best, self.pool.room(spec))  # it may be remembered of a day with more memory
             sizes[cohort_key(spec)] = best if self.cohort is not None else min(best, most)
         formed = cohorts(missing, lambda spec: sizes[cohort_key(spec)])
         for chunk in formed:
@@ -469,9 +472,9 @@ class _Run:
             self._assign(idle)  # what was given back may be more than one can take
 
     def _count_resumed(self, held: list[Trial], progress: dict[str, Any]) -> None:
-        share = progress["resumed_images"] / progress["total_images"]
-        self.resumed_images += progress["resumed_images"]
-        self.resumed_flops += share * self._flops(held)
+        share, images = progress["resumed_images"] / progress["total_images"], progress["resumed_images"] / len(held)
+        for trial in held:
+            self.resumed[trial.id] = share * self.plan.flops[trial.id], images
 
     def _save(self, some: Sequence[tuple[Trial, dict[str, Any]]], made: dict[str, Any]) -> None:
         """Stores the results of trials of one cohort, and gives them up."""
@@ -517,6 +520,7 @@ class _Run:
         ids = [trial.id for trial in held]
         for trial_id in ids:
             self._release(trial_id)
+            self.resumed.pop(trial_id, None)  # until it goes on, if it does, nothing of it is done
         tries = self.tries[tuple(ids)] = self.tries[tuple(ids)] + 1
         if again and tries < MAX_TRIES:
             self.waiting.insert(0, held)

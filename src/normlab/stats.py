@@ -310,6 +310,7 @@ def not_worse_than_best(arms: Sequence[Sequence[float]], *, level: float = LEVEL
     The set holds the best arm with probability `level` at least: multiple comparisons with the best (Hsu 1984), by
     one-sided Welch tests at (1 − level) / (k − 1) (Bonferroni). An arm that cannot be tested stays in it.
     """
+    _checked_level(level)
     moments = [_moments(arm) for arm in arms]
     differences = [[_welch(other, arm, level) for other in moments if other is not arm] for arm in moments]
     alpha = (1 - level) / max(len(arms) - 1, 1)

@@ -44,8 +44,14 @@ from normlab.trial import KEEPS_AVERAGES, TrialSpec
 PROBES = ("dead_channels", "gradient_spread", "gradient_spread_initial")  # metrics without a chance level
 OF_AVERAGES = ("test_accuracy_recomputed", "test_accuracy_batch")  # measured where a norm keeps any
 
+MAX_NAMED = 3  # chosen: damaged files that are named one by one
+
 State = Literal["finished", "diverged", "running", "missing", "failed", "damaged"]
 STATES: tuple[State, ...] = ("finished", "diverged", "running", "missing", "failed", "damaged")
+
+
+class DamagedWarning(UserWarning):
+    """Something is left out, because what a result holds of it is damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,8 +184,16 @@ class StudyTable:
         try:
             return self.read_details(result)
         except ValueError as error:
-            warnings.warn(f"left out: {error}; normlab store check finds all such", stacklevel=2)
+            if result.id not in self._damaged:
+                self._damaged.add(result.id)
+                what = str(error) if len(self._damaged) <= MAX_NAMED else "details of further results"
+                if len(self._damaged) <= MAX_NAMED + 1:
+                    warnings.warn(f"left out: {what}; normlab store check finds all such", DamagedWarning, stacklevel=2)
             return None
+
+    @functools.cached_property
+    def _damaged(self) -> set[str]:
+        return set()
 
     @functools.cached_property
     def _records(self) -> dict[str, TrialRecord]:

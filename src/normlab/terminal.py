@@ -1,45 +1,45 @@
 """What a terminal shows: tables as columns, and numbers as a person says them."""
 
-import io
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from normlab.errors import printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
 
 PIPE_COLUMNS = 200  # of a table that no terminal bounds
 
 
-def print_table(rows: Sequence[dict[str, Any]]) -> None:
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints rows as columns; in a pipe, as wide as they are."""
-    from rich.console import Console
+    print(table_lines(rows))
 
-    if not rows:
-        click.echo("(none)")
-        return
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
-    print(_rendered(console, rows), end="", flush=True)  # where nobody reads any more, rich would end the process
+
+def table_lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as columns for where the standard output goes: a terminal, or a pipe."""
+    is_terminal = sys.stdout.isatty()
+    return _rendered(rows, width=None if is_terminal else PIPE_COLUMNS, styled=is_terminal and os.name != "nt")
 
 
 def table_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The same columns as a text."""
+    """Rows as columns of plain text."""
+    return _rendered(rows, width=PIPE_COLUMNS, styled=False)
+
+
+def _rendered(rows: Sequence[Mapping[str, Any]], *, width: int | None, styled: bool) -> str:
+    """Not printed by rich, which ends the process where nobody reads any more."""
     from rich.console import Console
 
-    console = Console(highlight=False, markup=False, width=PIPE_COLUMNS, file=io.StringIO(), color_system=None)
-    return _rendered(console, rows).rstrip("\n")
-
-
-def _rendered(console: "Console", rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return "(none)"
+    console = Console(highlight=False, markup=False, width=width, color_system="auto" if styled else None)
     with console.capture() as captured:
         console.print(_columns(rows))
-    return captured.get()
+    return captured.get().rstrip("\n")
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> "Table":

@@ -29,6 +29,17 @@ class MeanOnly(nn.Module):
         return x - mean.view(shape) + self.bias.view(shape)
 
 
+class BatchWithoutGamma(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01, affine=False)
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.norm(x)
+        return y + self.bias.view(1, -1, 1, 1)
+
+
 class Renorm(nn.Module):
     """Ioffe 2017 as printed, with fixed clips."""
 
@@ -70,21 +81,35 @@ class MaskedDropout(nn.Module):
         return x * next(self.masks) if self.training else x
 
 
+class ElementwisePReLU(nn.Module):
+    """PReLU with a slope for every element, as Keras has it."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.clamp(min=0) + self.weight * x.clamp(max=0)
+
+
 NORMS = {
     "none": lambda c: [],
     "batch": lambda c: [nn.BatchNorm2d(c, eps=1e-3, momentum=0.01)],
+    "batch_no_gamma": lambda c: [BatchWithoutGamma(c)],
     "mean_only": lambda c: [MeanOnly(c, 0.01)],
     "renorm_unclipped": lambda c: [Renorm(c, 0.01, 1e-3, float("inf"), float("inf"))],
     "renorm": lambda c: [Renorm(c, 0.01, 1e-3, 1.0, 0.0)],  # the first 5,000 steps of the ramp
 }
 ACTIVATIONS = {
-    "relu": nn.ReLU,
-    "leaky_relu": lambda: nn.LeakyReLU(0.01),
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
+    "relu": lambda shape: nn.ReLU(),
+    "leaky_relu": lambda shape: nn.LeakyReLU(0.01),
+    "prelu": lambda shape: nn.PReLU(shape[0]),
+    "prelu_elementwise": ElementwisePReLU,
+    "sigmoid": lambda shape: nn.Sigmoid(),
+    "tanh": lambda shape: nn.Tanh(),
+    "elu": lambda shape: nn.ELU(),
+    "gelu": lambda shape: nn.GELU(),
+    "silu": lambda shape: nn.SiLU(),
 }
 
 
@@ -92,25 +117,46 @@ def network(norm: str, before: bool, activation: str, masks: Iterable[torch.Tens
     """4K-2C2B-6D-Dropout0.5-3D on 8×8 images of one channel."""
     layers: list[nn.Module] = []
     channels = 1
-    for width in (4, 8):
+    for width, size in ((4, 8), (8, 4)):
         for _ in range(2):
-            norms, activations = NORMS[norm](width), [ACTIVATIONS[activation]()]
+            norms, activations = NORMS[norm](width), [ACTIVATIONS[activation]((width, size, size))]
             layers += [nn.Conv2d(channels, width, 3, padding=1)]
             layers += norms + activations if before else activations + norms
             channels = width
         layers += [nn.MaxPool2d(2)]
-    layers += [nn.Flatten(), nn.Linear(32, 6), ACTIVATIONS[activation](), MaskedDropout(masks), nn.Linear(6, 3)]
+    layers += [nn.Flatten(), nn.Linear(32, 6), ACTIVATIONS[activation]((6,)), MaskedDropout(masks), nn.Linear(6, 3)]
     return nn.Sequential(*layers)
 
 
-def optimizer(kind: str, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+class KerasAdam(torch.optim.Optimizer):
+    """Adam as Keras has it: ε is added to √v before its bias is corrected. Weight decay is added to the gradient."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float) -> None:
+        super().__init__(parameters, {"lr": learning_rate, "weight_decay": weight_decay})
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        self.steps += 1
+        for group in self.param_groups:
+            rate = group["lr"] * (1 - 0.999**self.steps) ** 0.5 / (1 - 0.9**self.steps)
+            for p in group["params"]:
+                state, gradient = self.state[p], p.grad + group["weight_decay"] * p
+                state["m"] = 0.9 * state.get("m", 0) + 0.1 * gradient
+                state["v"] = 0.999 * state.get("v", 0) + 0.001 * gradient**2
+                p -= rate * state["m"] / (state["v"].sqrt() + 1e-7)
+
+
+def optimizer(kind: str, model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
     match kind:
+        case "adam_keras":
+            return KerasAdam(model.parameters(), learning_rate, weight_decay)
         case "adam":
-            return torch.optim.Adam(model.parameters(), learning_rate, eps=1e-7)
+            return torch.optim.Adam(model.parameters(), learning_rate, eps=1e-7, weight_decay=weight_decay)
         case "adamw":
-            return torch.optim.AdamW(model.parameters(), learning_rate, eps=1e-7, weight_decay=0.0)
+            return torch.optim.AdamW(model.parameters(), learning_rate, eps=1e-7, weight_decay=weight_decay)
         case "sgd":
-            return torch.optim.SGD(model.parameters(), learning_rate, momentum=0.9)
+            return torch.optim.SGD(model.parameters(), learning_rate, momentum=0.9, weight_decay=weight_decay)
     raise ValueError(kind)
 
 
