@@ -118,6 +118,7 @@ def profile(spec: TrialSpec, trials: int, device: str) -> None:
     """Prints the operations and kernels that take most of a step, with their shares."""
     spent = defaultdict[str, float](float)
 
+    @torch.no_grad()
     def timed(recording: Any) -> None:
         for call, arguments, named in recording.calls:
             started = time.perf_counter()
@@ -125,7 +126,7 @@ def profile(spec: TrialSpec, trials: int, device: str) -> None:
             spent[getattr(call, "__name__", str(call))] += time.perf_counter() - started
 
     if device == "cpu":
-        with torch.no_grad(), mock.patch("normlab.graphs._Recording.replay", timed):
+        with mock.patch("normlab.graphs._Recording.replay", timed):
             step_seconds(spec, trials, device, SECONDS)
     else:
         with torch.profiler.profile() as profiler:
