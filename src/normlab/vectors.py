@@ -1,6 +1,7 @@
 """What the compiled kernels are written with: addresses in memory, and loops over vectors that stay in registers, which
 numba cannot write, made for LLVM."""
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ def widest() -> np.integer[Any]:
     return SIXTEEN if get_host_cpu_features().get("avx512f") else EIGHT
 
 
+@functools.cache  # asked with every convolution, and not answered at once
 def multiplies_pairs() -> bool:
     """Whether this processor does."""
     return bool(get_host_cpu_features().get("avx512bf16"))

@@ -73,6 +73,7 @@ PAIR_AT, PAIR_G, PAIR_BT = toom_cook(4, PAIR_POINTS)
 UP_AT, UP_G, UP_BT = toom_cook(2, [0, 1, -1])  # of pairs along columns, where a tile is two
 
 BLOCK = 24  # tiles in a block
+FEW = 8  # in one of a gradient of wide weights, for both of its factors to stay in the nearest cache
 WHOLE = 1024  # pairs of a channel and a filter up to which all filters are multiplied at once
 SPAN = 2  # vectors of filters at once otherwise, for what they are multiplied with to stay in the cache
 MOST_PLACES = 48  # of a transformed tile
@@ -343,12 +344,12 @@ def weight_gradient(like, lanes, kind, x_, g_, w_, bias_, scratch_, images, heig
     v_, z_, m_, _, patch_, zeros_ = _parts(lanes, scratch_, across, filters)
     tile_v, tile_z, size = 4 * places * across, 4 * places * filters, size_of(like)
     pixel_x, pixel_g = size * trials * channels, size * trials * filters
-    sums = np.empty(filters, np.float64)
+    sums, block = np.empty(filters, np.float64), BLOCK if channels * filters <= WHOLE else FEW
     for trial in range(trials):
         x, g = x_ + size * trial * channels, g_ + size * trial * filters
         sums[:] = 0
-        for first in range(0, tiles, BLOCK):
-            count = min(BLOCK, tiles - first)
+        for first in range(0, tiles, block):
+            count = min(block, tiles - first)
             for t in range(count):
                 n, i, j = _place(first + t, rows, columns)
                 v = v_ + t * tile_v
