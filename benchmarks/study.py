@@ -4,8 +4,9 @@
 
 A study is 16 trials of WIDTHK-4C3B-256D-Dropout0.5 on 10,000 CIFAR-10 images, tested on 2,000 after each of its epochs.
 normlab's time is the wall time of `normlab run` into an empty store: start-up, all evaluations, probes and storing
-included. The others train two of the trials, one after another (Ray Tune: at once, one thread each), and each further
-trial counts as long as the second, which found everything warm. In a round every side runs once; a ratio is of two
+included, but not compiling the kernels, which a machine does once, in a short run before. The others train two of the
+trials, one after another (Ray Tune: at once, one thread each), and each further trial counts as long as the second,
+which found everything warm. In a round every side runs once; a ratio is of two
 sides of one round, the table gives the median of the ratios and their range.
 """
 
@@ -97,6 +98,8 @@ def save_images(folder: Path) -> tuple[str, Path]:
 
 def measure(case: Case, arguments: argparse.Namespace, name: str, arrays: Path, folder: Path) -> None:
     rates: dict[str, list[float]] = {}
+    for precision in arguments.precisions:
+        our_rate(precision, replace(case, epochs=1), name, folder, train_images=500)  # where kernels are compiled
     for _ in range(arguments.rounds):
         for peer in arguments.only:
             python = sys.executable if peer == "plain" else arguments.peers
@@ -136,11 +139,11 @@ def peer_rate(python: str, peer: str, case: Case, arrays: Path) -> float:
     return float(case.trials * case.epochs * TRAIN_IMAGES / seconds)
 
 
-def our_rate(precision: str, case: Case, name: str, folder: Path) -> float:
+def our_rate(precision: str, case: Case, name: str, folder: Path, *, train_images: int = TRAIN_IMAGES) -> float:
     study = folder / "study.yaml"
     study.write_text(
         STUDY.format(
-            trials=case.trials, data=name, train=TRAIN_IMAGES, test=TEST_IMAGES, epochs=case.epochs, width=case.width,
+            trials=case.trials, data=name, train=train_images, test=TEST_IMAGES, epochs=case.epochs, width=case.width,
             batch=case.batch, precision=precision, seeds=case.trials // 4,
         )
     )  # fmt: skip
@@ -149,7 +152,7 @@ def our_rate(precision: str, case: Case, name: str, folder: Path) -> float:
         command = [sys.executable, "-m", "normlab", "run", str(study), "--store", store]
         subprocess.run(command, capture_output=True, text=True, check=True)
         seconds = time.perf_counter() - started
-    return case.trials * case.epochs * TRAIN_IMAGES / seconds
+    return case.trials * case.epochs * train_images / seconds
 
 
 if __name__ == "__main__":
