@@ -8,6 +8,8 @@ import functools
 import hashlib
 import itertools
 import json
+import marshal
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -144,7 +146,7 @@ def result_to_json(result: Result, files: Mapping[str, str]) -> str:
 def result_from_json(text: str) -> Result:
     """The result without its details. Raises ValueError where it is not one of ours."""
     body = _unsealed(text)
-    tree = _parse_sealed(body) if body else _parse(text)
+    tree = _parse_quickly(body) if body else _parse(text)
     if not isinstance(tree, dict) or tree.get("format") not in FORMATS:
         raise ValueError(f"written in {_written_in(tree)}; this one reads the formats {_words(FORMATS)}")
     try:
@@ -229,26 +231,18 @@ def _has_digest(tree: Mapping[str, Any], digest: object) -> bool:
     return sha256(f"{json_text(tree)}\n".encode()) == digest
 
 
-class _Lines(str):
-    """The members of an object in JSON, as they stand in a file."""
-
-    __slots__ = ()
-
-
-def _spec(settings: Any) -> TrialSpec:
-    """A stored spec. As the lines that `json_text` wrote, those that differ by seed alone are validated once."""
-    if not isinstance(settings, _Lines):
+def _spec(settings: dict[str, Any]) -> TrialSpec:
+    """A stored spec; those that differ by seed alone are validated once."""
+    seed = settings.get("seed")
+    if type(seed) is not int or not 0 <= seed < 2**32:
         return TrialSpec.model_validate_json(json.dumps(settings))
-    others, _, digits = settings.rpartition('"seed": ')
-    seed = int(digits) if digits.isdecimal() and len(digits) <= 10 else -1
-    if not 0 <= seed < 2**32 or str(seed) != digits:
-        return _spec(_parse(f"{{{settings}}}"))
-    return _spec_but_seed(others).model_copy(update={"seed": seed})
+    # As bytes, in which 1 is neither 1.0 nor true; version 2 of them goes by the values alone.
+    return _spec_of_bytes(marshal.dumps(settings | {"seed": 0}, 2)).model_copy(update={"seed": seed})
 
 
 @functools.lru_cache(maxsize=4096)
-def _spec_but_seed(others: str) -> TrialSpec:
-    return _spec(_parse(f'{{{others}"seed": 0}}'))
+def _spec_of_bytes(settings: bytes) -> TrialSpec:
+    return TrialSpec.model_validate_json(json.dumps(marshal.loads(settings)))
 
 
 def _written_in(tree: Any) -> str:
@@ -271,22 +265,13 @@ def _parse(text: str) -> Any:
         raise ValueError("it is nested beyond reason") from None
 
 
-def _parse_sealed(text: str) -> Any:
-    """What `result_to_json` wrote, with the spec left as the lines that it is. Each of its keys is followed by a colon
-    and a blank, which stand nowhere else but in a text after an escaped quote: where there are as many of them as keys,
-    none stands twice. Whatever is laid out in any other way is read with care."""
-    before, begin, rest = text.partition(_SPEC)
-    settings, end, after = rest.partition(_SPEC_END)
-    others = f"{before}{begin}{end}{after}"
-    if not end or any(f"{blank}:" in others for blank in " \t\r\n") or others.count('"spec":') > 1:
-        return _parse(text)
-    tree = from_json(others, allow_inf_nan=False)
-    if not isinstance(tree, dict) or tree.get("spec") != {}:
-        return _parse(text)
-    keys = sum(len(part) for part in [tree, *tree.values()] if isinstance(part, dict))
-    if not others.count('":') == others.count('": ') == keys:
-        return _parse(text)
-    return tree | {"spec": _Lines(settings)}
+def _parse_quickly(text: str) -> Any:
+    """What `json_text` wrote: each of its keys is followed by a colon and a blank, which stand nowhere else but in a
+    text after an escaped quote: where there are as many of them as keys, none stands twice. What is laid out in any
+    other way is read with care."""
+    tree = from_json(text, allow_inf_nan=False)
+    keys = sum(len(part) for part in [tree, *tree.values()] if isinstance(part, dict)) if isinstance(tree, dict) else 0
+    return tree if text.count('": ') == keys and not _OTHER_LAYOUT.search(text) else _parse(text)
 
 
 def _refuse(word: str) -> None:
@@ -301,7 +286,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _SEAL, _END = ',\n "sha256": "', "\n}\n"  # around a result's own digest, as `json_text` lays it out
-_SPEC, _SPEC_END = '\n "spec": {', "\n },\n"  # around its spec; within a text no line ends
+_OTHER_LAYOUT = re.compile(r'"(?:\s+:|:[^ ])')  # of a colon after a key
 _DECODER = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_distinct)
 
 
