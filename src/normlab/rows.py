@@ -86,14 +86,17 @@ def contrast_rows(table: StudyTable) -> list[dict[str, Any]]:
 
 def trial_rows(table: StudyTable, reserved: frozenset[str] = RESERVED) -> list[dict[str, Any]]:
     """One row a trial of an arm: its state and score, so that every number above can be computed again."""
-    return [
-        levels_of(arm.arm, reserved)
-        | {"seed": record.trial.spec.seed, "id": record.trial.id, "state": record.state, "score": record.score}
-        | {"metric": table.metric, "reason": record.reason}
-        | arm_context(table, arm)
-        for arm in table.arms
-        for record in arm.trials
-    ]
+    rows = []
+    for arm in table.arms:
+        levels, context = levels_of(arm.arm, reserved), arm_context(table, arm)
+        rows += [
+            levels
+            | {"seed": record.trial.spec.seed, "id": record.trial.id, "state": record.state, "score": record.score}
+            | {"metric": table.metric, "reason": record.reason}
+            | context
+            for record in arm.trials
+        ]
+    return rows
 
 
 def measured_rows(table: StudyTable) -> list[dict[str, Any]]:
