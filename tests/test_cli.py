@@ -361,6 +361,18 @@ def test_a_reader_that_has_seen_enough_still_gets_the_report(study: Path, tmp_pa
     assert (tmp_path / "report" / "report.html").exists()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_an_answer_that_cannot_be_printed_is_said_of_the_output_and_costs_no_report(
+    study: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "normlab-store" / "trials").mkdir(parents=True)
+    command = [sys.executable, "-m", "normlab", "report", str(study), "--to", "report"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "normlab: output: No space left on device\n")
+    assert (tmp_path / "report" / "report.html").exists()
+
+
 def test_show_prints_the_papers_sizes_and_draws_the_network(tmp_path: Path, here: Run) -> None:
     done = here("show", "64K-4C3B-256D-Dropout0.5-10D", "norm=batch", "--to", "network.svg")
     assert done.returncode == 0, done.stderr

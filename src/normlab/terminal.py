@@ -1,5 +1,6 @@
 """What a terminal shows: tables as columns, and numbers as a person says them."""
 
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -36,10 +37,10 @@ def _rendered(rows: Sequence[Mapping[str, Any]], *, width: int | None, styled: b
 
     if not rows:
         return "(none)"
-    console = Console(highlight=False, markup=False, width=width, color_system="auto" if styled else None)
-    with console.capture() as captured:
-        console.print(_columns(rows))
-    return captured.get().rstrip("\n")
+    text = io.StringIO()
+    console = Console(highlight=False, markup=False, width=width, file=text, force_terminal=styled)
+    console.print(_columns(rows))
+    return text.getvalue().rstrip("\n")
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> "Table":
