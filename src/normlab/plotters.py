@@ -5,6 +5,7 @@ the store is read, and forks plotters, each of which draws one figure at a time.
 however it ends.
 """
 
+import atexit
 import contextlib
 import functools
 import gc
@@ -125,6 +126,13 @@ class _ForkServer:
                 return f"it ended with {self.process.wait(1)}"
         return "it ended at once"
 
+    def close(self) -> None:
+        """Ends the server; plotters end by themselves when nobody holds their connections."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.requests.close()
+
     def _start(self) -> None:
         self.requests, theirs = socket.socketpair()
         with theirs:
@@ -137,6 +145,7 @@ class _ForkServer:
 
 
 _server = _ForkServer()
+atexit.register(_server.close)
 
 
 def _ask(plotter: socket.socket, task: Task) -> bytes:
