@@ -119,9 +119,7 @@ def time_tiny(folder: Path, trials: int) -> None:
     wall, trained, _ = run_tiny(source, workers, "--cohort", "1")
     start = wall - trained
     print(f"\n{start:.1f} s to start {workers} workers and to end them.")
-    wall, trained, _ = run_tiny(
-        source, 2 * MAX_COHORT * workers
-    )  # of each norm as many as a cohort may have on a worker
+    wall, trained, _ = run_tiny(source, 2 * MAX_COHORT * workers)  # of each norm a full cohort a worker
     print(f"{wall - trained - start:.1f} s to measure which cohorts are fastest, once for a machine.")
     wall, trained, cohorts = run_tiny(source, trials)
     lost = wall - trained - start

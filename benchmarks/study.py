@@ -6,8 +6,8 @@ A study is 16 trials of WIDTHK-4C3B-256D-Dropout0.5 on 10,000 CIFAR-10 images, t
 normlab's time is the wall time of `normlab run` into an empty store: start-up, all evaluations, probes and storing
 included, but not compiling the kernels, which a machine does once, in a short run before. The others train two of the
 trials, one after another (Ray Tune: at once, one thread each), and each further trial counts as long as the second,
-which found everything warm. In a round every side runs once; a ratio is of two
-sides of one round, the table gives the median of the ratios and their range.
+which found everything warm. In a round every side runs once; a ratio is of two sides of one round, the table gives the
+median of the ratios and their range.
 """
 
 import argparse

@@ -361,6 +361,20 @@ def test_a_reader_that_has_seen_enough_still_gets_the_report(study: Path, tmp_pa
     assert (tmp_path / "report" / "report.html").exists()
 
 
+def test_a_run_whose_messages_nobody_reads_any_more_is_no_success(study: Path, tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "normlab", "run", str(study)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=write,
+        check=False,
+    )
+    os.close(write)
+    assert done.returncode == 1
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
 def test_an_answer_that_cannot_be_printed_is_said_of_the_output_and_costs_no_report(
     study: Path, tmp_path: Path

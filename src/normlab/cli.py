@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from normlab.cli_common import INTERRUPTED, Group, ReaderLeft, note, open_store, run_options, train_missing
+from normlab.cli_common import (
+    INTERRUPTED,
+    Group,
+    ReaderLeft,
+    note,
+    open_store,
+    run_options,
+    train_missing,
+    warning_line,
+)
 from normlab.cli_paper import paper
 from normlab.cli_show import data, settings, show, studies
 from normlab.cli_store import store as store_verbs
@@ -34,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: runs a command and turns what a user got wrong into one line and exit code 2."""
     gc.set_threshold(100_000)  # what is read from a store stays: looking for garbage in it took a third of the time
     _prepare_streams()
-    warnings.formatwarning = _warning_line
+    warnings.formatwarning = warning_line
     try:
         _require_text(sys.argv[1:] if arguments is None else arguments)
         sys.exit(commands.main(arguments, prog_name="normlab", standalone_mode=False) or 0)
@@ -53,19 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(0)
     except OSError as error:  # a place that cannot be read or written
         _fail(f"{error.filename or 'output'}: {error.strerror}")
-
-
-def _warning_line(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:
-    """normlab's own as one line; of others, where they come from stands before them."""
-    own = category.__module__.startswith("normlab.")
-    return (
-        f"normlab: {printable(str(message))}\n" if own else _FORMAT_WARNING(message, category, filename, lineno, line)
-    )
-
-
-_FORMAT_WARNING = warnings.formatwarning
 
 
 def _prepare_streams() -> None:

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,19 @@ def _is_closed(stream: Any) -> bool:
 
 class ReaderLeft(Exception):  # noqa: N818 - no error: who reads the output, such as head, has seen enough
     pass
+
+
+def warning_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """normlab's own as one line; of others, where they come from stands before them."""
+    own = category.__module__.startswith("normlab.")
+    return (
+        f"normlab: {printable(str(message))}\n" if own else _FORMAT_WARNING(message, category, filename, lineno, line)
+    )
+
+
+_FORMAT_WARNING = warnings.formatwarning
 
 
 def run_options(command: Any) -> Any:

@@ -7,7 +7,6 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 WAITING = 16  # chosen: threads that wait for the disk at the same time
@@ -75,6 +74,8 @@ def write_durably(path: Path, content: bytes) -> None:
 def _sync_all(folders: Sequence[Path]) -> None:
     """Waits until folders and their files are on the disk: for all at once, which it writes together."""
     if len(folders) > 1:
+        from concurrent.futures import ThreadPoolExecutor  # which most commands do without
+
         with contextlib.suppress(RuntimeError), ThreadPoolExecutor(WAITING) as pool:  # there may be no thread left
             list(pool.map(_sync_content, folders))
             return
