@@ -106,7 +106,7 @@ assert family()[0] != server
 
 def test_plotters_end_when_their_process_is_killed(tmp_path: Path) -> None:
     program = (
-        "import pathlib, time; from normlab.plotters import plot, start; start(2)\n"
+        "import pathlib, time; from normlab.plotters import plot, start; start()\n"
         f"plot(pathlib.Path({str(tmp_path / 'figure')!r}), {FIGURE!r}, None).result()\n"
         "print('drawn', flush=True); time.sleep(60)"
     )

@@ -3,6 +3,7 @@
 What is resolved is better or worse by so much; nothing is called equal but within a margin that the study set.
 """
 
+import functools
 from collections.abc import Sequence
 
 from normlab.sensitivity import SensitivityContrast, sensitivity_contrasts
@@ -118,6 +119,7 @@ def _extreme(records: Sequence[ContrastRecord]) -> str:
     return f" ({by} {100 * abs(most.difference.difference):.2f} points {interval}; {runs})"
 
 
+@functools.lru_cache(maxsize=4)  # the page and its Markdown ask for it
 def caveat(table: StudyTable) -> str:
     """What a reader must know about the intervals."""
     planned = any(record.contrast.planned for record in table.contrasts)
@@ -153,6 +155,6 @@ def caveat(table: StudyTable) -> str:
 
 def _mixed(table: StudyTable) -> str:
     """What differs between the trials of where and by what they were made, in words."""
-    results = [record.result for record in table.records().values() if record.result is not None]
-    found = {key: {str(r.provenance[key]) for r in results if r.provenance.get(key)} for key in MADE_BY}
+    sources = [record.result.provenance for record in table.records().values() if record.result is not None]
+    found = {key: {str(one[key]) for one in sources if one.get(key)} for key in MADE_BY}
     return "; ".join(f"{words(key)} {some(sorted(values))}" for key, values in found.items() if len(values) > 1)

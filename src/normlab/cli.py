@@ -259,11 +259,11 @@ def report(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Answer a study: a table, and a report with figures, CSV and JSON that opens without a network."""
-    study, store = _open(study_name, scale, overrides, store_path, existing=True)
     if not as_json:
         from normlab import plotters
 
-        plotters.start(len(study.factors) + 1)  # before anything else is imported
+        plotters.start()  # before anything else is imported
+    study, store = _open(study_name, scale, overrides, store_path, existing=True)
     from normlab import datasets
     from normlab.rows import to_json
     from normlab.table import read_table

@@ -102,8 +102,8 @@ def paper_report(store_path: str | None, scale: str, folder: str | None) -> None
     """Write one report: figures 1 to 8, the paper's numbers beside ours, and a verdict for every claim."""
     from normlab import plotters
 
+    plotters.start()  # before anything else is imported
     content, store = _open(scale, store_path)
-    plotters.start(len(content.studies))  # before anything else is imported
     from normlab.paper import Tables, judge
     from normlab.paper_report import write_paper_report
 

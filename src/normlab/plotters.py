@@ -26,24 +26,22 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from normlab.errors import UsageError
 from normlab.files import write_file
-from normlab.processes import cores
+from normlab.processes import CAN_FORK, cores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KINDS = (".svg", ".pdf", ".png")
-# Elsewhere this process draws: Windows cannot fork, and on a Mac what NumPy's Accelerate began does not outlive it.
-CAN_FORK = hasattr(os, "fork") and sys.platform != "darwin"
 _SERVER = "import gc, sys; gc.disable(); from normlab.plotters import serve; serve(int(sys.argv[1]))"
 
 Task = tuple[Path, str, Any]  # the figure's path, the function that draws it, of what
+Tasks = SimpleQueue[tuple[Future[bytes], Task]]
 
 
-def start(figures: int) -> None:
-    """Makes plotters for so many figures ready for when the first is asked for."""
+def start() -> None:
+    """Imports what draws, in the fork server, before the first figure is asked for; starts no thread."""
     if CAN_FORK:
-        for _ in range(min(figures, cores())):
-            _tasks().put((Future(), None))
+        _server.start()
 
 
 def plot(path: Path, draw: str, data: Any) -> Future[bytes]:
@@ -71,9 +69,6 @@ def write_figure(path: Path, figure: "Figure") -> Future[bytes]:
     return drawn
 
 
-Tasks = SimpleQueue[tuple[Future[bytes], Task | None]]
-
-
 @functools.cache
 def _tasks() -> Tasks:
     """What is to be drawn, served by a thread for each core, and each thread by a plotter once there is work for it."""
@@ -90,7 +85,7 @@ def _pass_on(tasks: Tasks) -> None:
         try:
             if plotter is None or _has_ended(plotter):
                 plotter = _server.fork()
-            drawn.set_result(_ask(plotter, task) if task else b"")
+            drawn.set_result(_ask(plotter, task))
         except BaseException as error:  # it is raised where the figure was asked for
             drawn.set_exception(error)
 
@@ -106,8 +101,7 @@ class _ForkServer:
         """The connection to a new plotter, which is ready."""
         ours, theirs = socket.socketpair()
         with self.lock:
-            if self.process is None or self.process.poll() is not None:
-                self._start()
+            self.start()
             with theirs, contextlib.suppress(OSError):  # that it ended a moment ago shows below
                 socket.send_fds(self.requests, [b"."], [theirs.fileno()])
         try:
@@ -133,7 +127,10 @@ class _ForkServer:
             self.process.wait()
             self.requests.close()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Starts the server, or a new one where it has ended."""
+        if self.process is not None and self.process.poll() is None:
+            return
         self.requests, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(

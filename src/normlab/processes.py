@@ -3,6 +3,7 @@
 import functools
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import IO, Any
 
@@ -10,6 +11,9 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+# Windows cannot fork, and on a Mac what NumPy's Accelerate began does not outlive it.
+CAN_FORK = hasattr(os, "fork") and sys.platform != "darwin"
 
 
 def cores() -> int:

@@ -4,6 +4,7 @@
 """
 
 import functools
+import itertools
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -163,6 +164,7 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
+@functools.lru_cache(maxsize=4)
 def problem_rows(table: StudyTable) -> list[dict[str, Any]]:
     """What is not finished, or not as hoped, by arm and reason."""
     groups: dict[tuple[str, str, str], list[str]] = {}
@@ -210,17 +212,16 @@ def settings_rows(table: StudyTable) -> tuple[list[dict[str, Any]], list[dict[st
 @functools.lru_cache(maxsize=4)  # the page and its Markdown ask for them
 def provenance_rows(table: StudyTable) -> list[dict[str, str]]:
     """Where the results came from: the distinct values of each entry, times summed, rates as their range."""
-    found: dict[str, list[Any]] = {}
     results = [record.result for record in table.records().values() if record.result is not None]
-    for result in results:
-        for key, value in dict(result.provenance).items():
-            if key == "cohort":  # its name; the sizes stand beside it
-                continue
-            found.setdefault(str(key), []).append(own_seconds(result) if key == "seconds" else value)
-    rows = [
-        {"entry": words(key), "value": _provenance_words(key, [v for v in values if v not in (None, "")])}
-        for key, values in found.items()
-    ]
+    rows = []
+    for key in dict.fromkeys(itertools.chain.from_iterable(result.provenance for result in results)):
+        if key == "seconds":
+            values: list[Any] = [own_seconds(result) for result in results if key in result.provenance]
+        else:
+            values = [result.provenance.get(key) for result in results]
+        if key != "cohort":  # its name; the sizes stand beside it
+            known = [value for value in values if value not in (None, "")]
+            rows.append({"entry": words(key), "value": _provenance_words(key, known)})
     fingerprints = dict.fromkeys(f"{arm.spec.data}: {arm.spec.data_fingerprint}" for arm in table.arms)
     return [*rows, {"entry": "data fingerprint", "value": some(list(fingerprints))}]
 
@@ -287,8 +288,9 @@ def inline_svg(svg: str, prefix: str, label: str) -> Markup:
     """Matplotlib's SVG as part of a page: without its preamble, with ids of its own and a text for who cannot see."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<[^<>]*?\bid=")([^"]+")', rf"\g<1>{prefix}-\g<2>", svg)
-    svg = re.sub(r'((?:url\(|href=")#)', rf"\g<1>{prefix}-", svg)
+    svg = re.sub(r'(<\w+ id=")', rf"\g<1>{prefix}-", svg)
+    for reference in ("url(#", 'href="#'):
+        svg = svg.replace(reference, f"{reference}{prefix}-")
     return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1))
 
 

@@ -8,7 +8,6 @@ import functools
 import hashlib
 import itertools
 import json
-import marshal
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -231,18 +230,15 @@ def _has_digest(tree: Mapping[str, Any], digest: object) -> bool:
     return sha256(f"{json_text(tree)}\n".encode()) == digest
 
 
-def _spec(settings: dict[str, Any]) -> TrialSpec:
-    """A stored spec; those that differ by seed alone are validated once."""
-    seed = settings.get("seed")
-    if type(seed) is not int or not 0 <= seed < 2**32:
-        return TrialSpec.model_validate_json(json.dumps(settings))
-    # As bytes, in which 1 is neither 1.0 nor true; version 2 of them goes by the values alone.
-    return _spec_of_bytes(marshal.dumps(settings | {"seed": 0}, 2)).model_copy(update={"seed": seed})
+def _spec(settings: "dict[str, Any] | TrialSpec") -> TrialSpec:
+    """A stored spec, as the members of an object, or read already."""
+    return settings if isinstance(settings, TrialSpec) else TrialSpec.model_validate_json(json.dumps(settings))
 
 
 @functools.lru_cache(maxsize=4096)
-def _spec_of_bytes(settings: bytes) -> TrialSpec:
-    return TrialSpec.model_validate_json(json.dumps(marshal.loads(settings)))
+def _spec_of_text(members: str) -> TrialSpec:
+    """Of a spec's members without its seed, which follows them."""
+    return _spec(_parse(f'{{{members},"seed": 0}}'))
 
 
 def _written_in(tree: Any) -> str:
@@ -268,10 +264,17 @@ def _parse(text: str) -> Any:
 def _parse_quickly(text: str) -> Any:
     """What `json_text` wrote: each of its keys is followed by a colon and a blank, which stand nowhere else but in a
     text after an escaped quote: where there are as many of them as keys, none stands twice. What is laid out in any
-    other way is read with care."""
-    tree = from_json(text, allow_inf_nan=False)
-    keys = sum(len(part) for part in [tree, *tree.values()] if isinstance(part, dict)) if isinstance(tree, dict) else 0
-    return tree if text.count('": ') == keys and not _OTHER_LAYOUT.search(text) else _parse(text)
+    other way is read with care. The specs of trials that differ by seed alone, the last setting, are read once."""
+    before, _, rest = text.partition('\n "spec": {')  # no line begins within a text of JSON
+    spec, _, after = rest.partition("\n },")
+    settings, _, seed = spec.rpartition(',\n  "seed": ')
+    tree = from_json(before + after, allow_inf_nan=False) if settings and _SEED.fullmatch(seed) else None
+    if not isinstance(tree, dict) or "spec" in tree or int(seed) >= 2**32:
+        return _parse(text)
+    keys = sum(len(part) for part in [tree, *tree.values()] if isinstance(part, dict))
+    if before.count('": ') + after.count('": ') != keys or _OTHER_LAYOUT.search(before) or _OTHER_LAYOUT.search(after):
+        return _parse(text)
+    return tree | {"spec": _spec_of_text(settings).model_copy(update={"seed": int(seed)})}
 
 
 def _refuse(word: str) -> None:
@@ -286,6 +289,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _SEAL, _END = ',\n "sha256": "', "\n}\n"  # around a result's own digest, as `json_text` lays it out
+_SEED = re.compile("0|[1-9][0-9]{0,9}")
 _OTHER_LAYOUT = re.compile(r'"(?:\s+:|:[^ ])')  # of a colon after a key
 _DECODER = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_distinct)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from normlab.grid import numeric_levels
 from normlab.stats import Difference, Mean, compare, mean_interval, not_worse_than_best
@@ -105,7 +106,7 @@ def _sensitivity(table: StudyTable, factor: str, others: Others, line: Mapping[f
     width = mean_interval(list(widths.values()), level=table.level)
     if width.low is not None and width.high is not None:  # no width lies beyond these
         width = replace(width, low=max(width.low, 0.0), high=min(width.high, places[-1] - places[0]))
-    areas = {seed: mean_height(places, heights) for seed, heights in curves.items()}
+    areas = dict(zip(seeds, mean_height(places, list(curves.values())).tolist(), strict=True))
     usable = usable_range(places, means, within)
     return Sensitivity(
         factor=factor,
@@ -194,6 +195,10 @@ def own_ranges(places: Sequence[float], curves: Mapping[int, Sequence[float]], w
     return {seed: usable_range(places, heights, within, around=top) for seed, heights in curves.items()}
 
 
-def mean_height(places: Sequence[float], heights: Sequence[float]) -> float:
-    """Area under a curve of straight lines divided by the length of its axis: the mean height over what was tried."""
-    return float(np.trapezoid(heights, places) / (places[-1] - places[0]))
+def mean_height(places: Sequence[float], heights: ArrayLike) -> NDArray[np.float64]:
+    """Area under curves of straight lines divided by the length of their axis: the mean height over what was tried.
+
+    `heights` has a curve's values in its last dimension; the result has the others.
+    """
+    area: NDArray[np.float64] = np.trapezoid(np.asarray(heights, dtype=float), np.array(places), axis=-1)
+    return area / (places[-1] - places[0])

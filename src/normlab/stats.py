@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import special  # and not scipy.stats, which takes a second to import
+import scipy  # whose parts are imported as they are used: special, and not stats, which takes a second
 
 LEVEL = 0.95  # chosen: the convention of the field
 MAX_SEEDS = 10_000  # of an estimate: more than anyone will run
@@ -65,6 +65,10 @@ class Superiority:
     low: float
     high: float
     level: float
+
+
+def warm_up() -> None:
+    """Imports what is computed with here, which takes a while."""
 
 
 def score(value: float, *, diverged: bool, num_classes: int) -> float:
@@ -189,8 +193,8 @@ def superiority(first: Mapping[int, float], second: Mapping[int, float], *, leve
         return None
     n, wins = len(seeds), sum(first[seed] > second[seed] for seed in seeds)
     ties, tail = sum(first[seed] == second[seed] for seed in seeds), (1 - level) / 2
-    low = float(special.betaincinv(wins, n - wins + 1, tail)) if wins else 0.0
-    high = float(special.betaincinv(wins + ties + 1, n - wins - ties, 1 - tail)) if wins + ties < n else 1.0
+    low = float(scipy.special.betaincinv(wins, n - wins + 1, tail)) if wins else 0.0
+    high = float(scipy.special.betaincinv(wins + ties + 1, n - wins - ties, 1 - tail)) if wins + ties < n else 1.0
     return Superiority(n=n, probability=(wins + ties / 2) / n, low=low, high=high, level=level)
 
 
@@ -281,12 +285,14 @@ def seeds_for_equivalence(
     within the margin, so that no number would."""
     if not difference.standard_error or abs(difference.difference) >= margin:
         return None
-    runs, z = _runs(difference), special.ndtri(1 - alpha)
+    runs, z = _runs(difference), scipy.special.ndtri(1 - alpha)
     size, standard_error = abs(difference.difference), difference.standard_error
 
     def found(m: int) -> float:
         error = standard_error * (runs / m) ** 0.5
-        return float(special.ndtr((margin - size) / error - z) + special.ndtr((margin + size) / error - z) - 1)
+        return float(
+            scipy.special.ndtr((margin - size) / error - z) + scipy.special.ndtr((margin + size) / error - z) - 1
+        )
 
     return _smallest(lambda m: found(m) >= power)
 
@@ -376,7 +382,11 @@ def divergence_p(diverged_first: int, n_first: int, diverged_second: int, n_seco
 
 def _log_choose(n: int, k: np.ndarray | int) -> np.ndarray:
     """The logarithm of the number of ways to take k of n."""
-    return np.asarray(special.gammaln(n + 1) - special.gammaln(np.add(k, 1)) - special.gammaln(n - np.asarray(k) + 1))
+    return np.asarray(
+        scipy.special.gammaln(n + 1)
+        - scipy.special.gammaln(np.add(k, 1))
+        - scipy.special.gammaln(n - np.asarray(k) + 1)
+    )
 
 
 def _checked(values: Sequence[float]) -> np.ndarray:
@@ -408,11 +418,11 @@ def _runs(difference: Difference) -> float:
 
 def _power_of_t(shift: float, freedom: float, alpha: float) -> float:
     """Power of a two-sided t test where the true difference is `shift` standard errors."""
-    critical = special.stdtrit(freedom, 1 - alpha / 2)
+    critical = scipy.special.stdtrit(freedom, 1 - alpha / 2)
     if shift > FAR:  # nctdtr fails there; beside so large a shift only the spread's own χ² is uncertain
-        return float(special.chdtr(freedom, freedom * (shift / critical) ** 2))
-    wrong_side = special.nctdtr(freedom, shift, -critical) if shift < 5 else 0.0  # nil beyond
-    return float(1 - special.nctdtr(freedom, shift, critical) + wrong_side)
+        return float(scipy.special.chdtr(freedom, freedom * (shift / critical) ** 2))
+    wrong_side = scipy.special.nctdtr(freedom, shift, -critical) if shift < 5 else 0.0  # nil beyond
+    return float(1 - scipy.special.nctdtr(freedom, shift, critical) + wrong_side)
 
 
 def _smallest(enough: Callable[[int], bool]) -> int:
@@ -426,8 +436,10 @@ def _smallest(enough: Callable[[int], bool]) -> int:
 
 def _t_tail(t: float, freedom: float) -> float:
     """P(T > t)."""
-    return float(special.stdtr(freedom, -t))
+    return float(scipy.special.stdtr(freedom, -t))
 
 
 def _t_quantile(level: float, freedom: float) -> float:
-    return float(special.stdtrit(freedom, (1 + level) / 2))  # the quantile itself: stats.t.ppf is 100 times slower
+    return float(
+        scipy.special.stdtrit(freedom, (1 + level) / 2)
+    )  # the quantile itself: stats.t.ppf is 100 times slower

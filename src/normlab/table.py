@@ -14,6 +14,7 @@ from typing import Literal
 
 from normlab.errors import UsageError
 from normlab.grid import Arm, Contrast, Trial, contrasts, trials_by_arm
+from normlab.loading import load_all
 from normlab.notation import num_classes, parse_notation
 from normlab.result import Details, Result
 from normlab.sequential import Progress, Resolution, follow
@@ -36,6 +37,7 @@ from normlab.stats import (
     superiority,
     t_test_p,
     verdict,
+    warm_up,
 )
 from normlab.store import Store
 from normlab.study import Study
@@ -234,15 +236,16 @@ def read_table(
     by_arm = trials_by_arm(study, fingerprint)
     unique = {trial.id: trial for _, row in by_arm for trial in row}
     failures = store.failures(unique)
-    records = {key: _read(trial, store, failures, metric) for key, trial in unique.items()}
+    found = load_all(store, {key: trial.spec for key, trial in unique.items()}, meanwhile=warm_up)
+    records = {key: _read(trial, found.get(key), store, failures, metric) for key, trial in unique.items()}
     rows = {arm.label: tuple(records[trial.id] for trial in row) for arm, row in by_arm}
     progress = _followed(study, rows, 1 - level) if study.looks else None
     if progress is not None:  # only what has been asked for so far
         rows = {label: row[: progress.runs[label]] for label, row in rows.items()}
-    found = [_arm_record(arm, rows[arm.label], level) for arm, _ in by_arm]
-    by_levels = {_key(record.arm): record for record in found}
+    arms = [_arm_record(arm, rows[arm.label], level) for arm, _ in by_arm]
+    by_levels = {_key(record.arm): record for record in arms}
     compared = tuple(
-        _at_best_levels(c, found, study.seeds, level)
+        _at_best_levels(c, arms, study.seeds, level)
         if c.best is not None
         else _contrast_record(c, by_levels[_key(c.first)], by_levels[_key(c.second)], level)
         for c in contrasts(study)
@@ -253,7 +256,7 @@ def read_table(
         study=study,
         metric=metric,
         level=level,
-        arms=tuple(found),
+        arms=tuple(arms),
         contrasts=_corrected(compared, 1 - level),
         progress=progress,
         read_details=store.details,
@@ -283,9 +286,9 @@ def _judged(record: ContrastRecord, progress: Progress, level: float) -> Contras
 # --- records ----------------------------------------------------------------------------------------------------------
 
 
-def _read(trial: Trial, store: Store, failures: Mapping[str, str], metric: str) -> TrialRecord:
+def _read(trial: Trial, found: Result | None, store: Store, failures: Mapping[str, str], metric: str) -> TrialRecord:
     try:
-        result = store.load(trial.id)
+        result = found or store.load(trial.id)  # which says why it cannot be read
         if result is None:
             return _unfinished(trial, store, failures)
         return _scored(trial, result, metric)

@@ -1,0 +1,109 @@
+"""Thousands of results read by several processes: making sense of that many small files keeps one core busy for long.
+
+A process forked from this one knows the trials already, reads some of them, and sends what it found. It is help and no
+more: what it does not send, for whatever reason, is read by who asked.
+"""
+
+import contextlib
+import marshal
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO
+
+from normlab.processes import CAN_FORK, cores
+from normlab.result import Result
+from normlab.store import Store
+from normlab.trial import TrialSpec
+
+FEW = 2_000  # chosen: results that are read before another process had begun
+MOST_PROCESSES = 4  # chosen: with more, this one would only take in what they found
+SHARES = 200  # chosen: a process takes a two-hundredth at a time; at most 256, which a byte can number
+
+Results = dict[str, Result]
+Specs = Mapping[str, TrialSpec]
+
+
+def load_all(store: Store, specs: Specs, *, meanwhile: Callable[[], None] = lambda: None) -> Results:
+    """The results of these trials, by id; what is missing, or cannot be read, is left out. `meanwhile` is what this
+    process does first while the others read."""
+    ids = list(specs)
+    size = -(-len(ids) // SHARES) or 1
+    shares = [ids[i : i + size] for i in range(0, len(ids), size)]
+    source, target = os.pipe()  # of the numbers of shares, each of which one process takes
+    os.write(target, bytes(range(len(shares))))
+    os.close(target)
+    with open(source, "rb", buffering=0) as numbers, contextlib.ExitStack() as stack:
+
+        def read() -> Results:
+            found: Results = {}
+            while number := numbers.read(1):
+                found |= _read(store, shares[number[0]])
+            return found
+
+        helpers = []
+        with contextlib.suppress(OSError):  # there is no memory left, or there are too many processes
+            for _ in range(_num_helpers(len(ids))):
+                helpers.append(stack.enter_context(_helper(lambda: _packed(read(), specs))))
+        meanwhile()
+        found = read()
+        for answer in helpers:
+            found |= _unpacked(answer.read(), specs)
+    return found
+
+
+def _num_helpers(count: int) -> int:
+    """None where there are threads: a fork of their process could wait for a lock that nobody holds any more."""
+    return min(cores(), MOST_PROCESSES) - 1 if count > FEW and CAN_FORK and threading.active_count() == 1 else 0
+
+
+def _read(store: Store, ids: list[str]) -> Results:
+    found = {}
+    for trial_id in ids:
+        with contextlib.suppress(ValueError):
+            result = store.load(trial_id)
+            if result is not None:
+                found[trial_id] = result
+    return found
+
+
+@contextlib.contextmanager
+def _helper(work: Callable[[], bytes]) -> Iterator[IO[bytes]]:
+    """Where another process writes what the work results in, or a part of that, or nothing."""
+    source, target = os.pipe()
+    with open(source, "rb") as answer, open(target, "wb") as ours:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                ours.write(work())
+                ours.flush()
+            finally:  # nothing of the other process's is left to do, and nothing to be said
+                os._exit(0)
+        ours.close()
+        try:
+            yield answer
+        finally:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+
+def _packed(results: Results, specs: Specs) -> bytes:
+    """Results as bytes, without the specs, which both sides know: they take as long to send as to read."""
+    return marshal.dumps(
+        [
+            (found.id, found.status, dict(found.metrics), found.diverged_epoch, found.provenance, found.files)
+            for found in results.values()
+            if found.spec == specs[found.id]
+        ]
+    )
+
+
+def _unpacked(content: bytes, specs: Specs) -> Results:
+    try:
+        rows = marshal.loads(content)
+    except (EOFError, ValueError, TypeError):  # it ended before it was done
+        return {}
+    names = ("id", "status", "metrics", "diverged_epoch", "provenance", "files")
+    return {row[0]: Result(spec=specs[row[0]], **dict(zip(names, row, strict=True))) for row in rows}
