@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from normlab.functional import LIKE, along, empty_rows, in_rows
 from normlab.graphs import launch
 
+direct: Any
 winograd: Any
 try:
-    from normlab import winograd
+    from normlab import direct, winograd
+    from normlab.tiles import has_tiles
 except ImportError:  # numba does not exist for every Python and platform
-    winograd = None
+    direct = winograd = None
 
 MOST_PAIRS = 2**17  # of channels: with more, transformed weights leave the caches, and oneDNN is as fast
 
@@ -56,10 +58,10 @@ class _Winograd(torch.autograd.Function):
             return of_input, None, None, None
         of_weight, of_bias = torch.empty_like(weight), weight.new_empty(len(weight))
         channels, filters = width // trials, len(weight) // trials
-        scratch = weight.new_empty(winograd.scratch_floats(channels, filters))
         sizes = (images, *size, trials, channels, filters)
-        types, outputs = _types(x.dtype, channels, filters), (of_weight, of_bias)
-        launch(winograd.weight_gradient, *types, x, gradient, *outputs, scratch, *sizes)
+        kernels, types, num_scratch = _kernels(x.dtype, images, *size, channels, filters)
+        scratch = weight.new_empty(num_scratch)
+        launch(kernels.weight_gradient, *types, x, gradient, of_weight, of_bias, scratch, *sizes)
         return of_input, of_weight, of_bias if ctx.has_bias else None, None
 
 
@@ -68,16 +70,22 @@ def _convolve(
 ) -> torch.Tensor:
     (images, width, *size), y = x.shape, empty_rows((len(x), out, *x.shape[2:]), x.dtype)
     channels, filters = width // trials, out // trials
-    scratch = weight.new_empty(winograd.scratch_floats(channels, filters))
     sizes = (images, *size, trials, channels, filters)
-    launch(winograd.convolve, *_types(x.dtype, channels, filters), x, weight, bias, y, scratch, *sizes, int(turned))
+    kernels, types, num_scratch = _kernels(x.dtype, images, *size, channels, filters)
+    scratch = weight.new_empty(num_scratch)
+    launch(kernels.convolve, *types, x, weight, bias, y, scratch, *sizes, int(turned))
     return y
 
 
-def _types(dtype: torch.dtype, channels: int, filters: int) -> tuple[Any, ...]:
-    """Numbers of the types that a kernel is compiled for."""
-    like = LIKE[dtype]
-    return like, winograd.lanes_for(channels, filters), winograd.kind_for(like, channels, filters)
+def _kernels(
+    dtype: torch.dtype, images: int, height: int, width: int, channels: int, filters: int
+) -> tuple[Any, tuple[Any, ...], int]:
+    """The module that convolves, numbers of the types that its kernels are compiled for, and how many floats they need
+    beside what they are given."""
+    if has_tiles() and dtype == torch.bfloat16 and direct.fits(channels, filters):
+        return direct, (), direct.scratch_floats(images, height, width, channels, filters)
+    types = LIKE[dtype], winograd.lanes_for(channels, filters), winograd.kind_for(LIKE[dtype], channels, filters)
+    return winograd, types, winograd.scratch_floats(channels, filters)
 
 
 def _grouped(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, trials: int) -> torch.Tensor:
