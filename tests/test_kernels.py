@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from llvmlite.binding import get_host_cpu_features
 
-from normlab import functional, vectors, winograd
+from normlab import convolution, functional, tiles, vectors, winograd
 from normlab.cohort import Linear
 from normlab.convolution import WAYS, convolve, fastest_way
 from normlab.functional import (
@@ -28,7 +29,7 @@ from normlab.functional import (
 from normlab.network import build_network
 from normlab.norms.renorm import PLAIN, BatchRenorm, RampedClip, fixed_clip
 from normlab.trial import KEEPS_AVERAGES
-from normlab.vectors import EIGHT, SIXTEEN, multiplies_pairs
+from normlab.vectors import EIGHT, SIXTEEN
 
 SHAPES = [(2, 1), (7, 3), (300, 5), (3, 16, 4, 4), (5, 130, 3, 3), (65, 8, 8, 8), (2, 3, 1, 1)]
 # A gradient that is rounded to bfloat16 on the way, as torch's between two operations is, cannot agree better.
@@ -290,8 +291,25 @@ IN_PAIRS = [
     (7, 1, 64, 96, 8, 8),
 ]
 in_pairs = pytest.mark.skipif(
-    not multiplies_pairs(), reason="this processor does not multiply pairs of bfloat16 (AVX512_BF16)"
+    not get_host_cpu_features().get("avx512bf16"),
+    reason="this processor does not multiply pairs of bfloat16 (AVX512_BF16)",
 )
+# those that are computed on tiles, where the processor has any: bands of one image, of many and of a part of one
+ON_TILES = [
+    (2, 1, 16, 16, 32, 32), (3, 1, 64, 64, 8, 8), (2, 2, 32, 16, 16, 16), (2, 3, 48, 16, 7, 5), (1, 1, 16, 32, 1, 1),
+    (2, 2, 16, 48, 3, 9), (1, 1, 32, 64, 70, 41), (1, 1, 16, 16, 3, 2500), (130, 1, 16, 16, 8, 8),
+    (3, 1, 3, 16, 32, 32), (2, 2, 1, 32, 8, 8), (2, 3, 3, 16, 9, 5), (5, 1, 5, 32, 70, 33),
+]  # fmt: skip
+on_tiles = pytest.mark.skipif(
+    not tiles.has_tiles(), reason="this processor has no tiles for bfloat16 (AMX), or no use of them"
+)
+
+
+@pytest.fixture
+def pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What multiplies pairs does so on vectors, also where that is not the fastest."""
+    monkeypatch.setattr(convolution, "has_tiles", lambda: False)
+    monkeypatch.setattr(winograd, "multiplies_pairs", lambda: True)
 
 
 def convolved(images: int, trials: int, channels: int, filters: int, height: int, width: int) -> list[torch.Tensor]:
@@ -326,6 +344,7 @@ def test_a_convolution_in_bfloat16_is_that_in_float32_rounded_once_at_its_end(
     shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(winograd, "multiplies_pairs", lambda: False)
+    monkeypatch.setattr(convolution, "has_tiles", lambda: False)
     trials, channels = shape[1:3]
     x, weight, bias, g = convolved(*shape)
     x, g = x.bfloat16(), g.bfloat16()
@@ -360,6 +379,7 @@ def in_bfloat16(shape: tuple[int, ...]) -> tuple[list[torch.Tensor], list[torch.
 
 
 @in_pairs
+@pytest.mark.usefixtures("pairs")
 @pytest.mark.parametrize("shape", IN_PAIRS)
 def test_a_convolution_whose_pairs_are_multiplied_errs_by_less_than_a_hundredth(shape: tuple[int, ...]) -> None:
     for found, expected in zip(*in_bfloat16(shape), strict=True):
@@ -368,6 +388,7 @@ def test_a_convolution_whose_pairs_are_multiplied_errs_by_less_than_a_hundredth(
 
 
 @in_pairs
+@pytest.mark.usefixtures("pairs")
 @pytest.mark.parametrize("shape", IN_PAIRS)
 def test_what_is_multiplied_in_pairs_is_rounded_to_bfloat16_once_and_its_sums_are_not(shape: tuple[int, ...]) -> None:
     trials, _, filters, height, width = shape[1:]
@@ -392,8 +413,29 @@ def test_what_is_multiplied_in_pairs_is_rounded_to_bfloat16_once_and_its_sums_ar
     assert torch.allclose(y.double(), expected, rtol=2**-8, atol=1e-3 * float(expected.abs().max()))
 
 
+@on_tiles
+@pytest.mark.parametrize("shape", ON_TILES)
+def test_a_convolution_on_tiles_is_the_direct_sum_of_rounded_weights(shape: tuple[int, ...]) -> None:
+    trials, channels = shape[1:3]
+    x, weight, bias, g = convolved(*shape)
+    leaves, exact = [x.bfloat16(), weight, bias], [x.bfloat16().double(), weight.bfloat16().double(), bias.double()]
+    for leaf in (*leaves[channels < 16 :], *exact[channels < 16 :]):
+        leaf.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = convolve(*leaves, trials=trials)
+    g = g.bfloat16()
+    found = gradients_of(y, leaves, g)
+    expected = gradients_of(F.conv2d(*exact, padding=1, groups=trials), exact, g.double())
+    square = torch.eye(64, dtype=torch.bfloat16)
+    assert torch.equal(square @ square, square)  # a library that uses tiles too finds them free
+    for number, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+        is_rounded = number < len(found) - 2  # weights and biases have their gradients in float32
+        assert ours.dtype == (torch.bfloat16 if is_rounded else torch.float32)
+        assert torch.allclose(ours.double(), theirs, rtol=2**-8 if is_rounded else 1e-5, atol=1e-5 * theirs.abs().max())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("shape", [shape for shape in CONVOLUTIONS + IN_PAIRS if shape[1] > 1])
+@pytest.mark.parametrize("shape", [shape for shape in CONVOLUTIONS + IN_PAIRS + ON_TILES if shape[1] > 1])
 def test_the_convolutions_of_a_cohort_are_those_of_each_trial_alone_to_the_last_bit(
     shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
@@ -461,17 +503,30 @@ def test_the_way_that_trains_fastest_is_timed_once_and_kept_for_evaluations(monk
     assert asked == list(WAYS)
 
 
-def test_a_convolution_uses_nothing_that_lies_beside_its_images_or_belongs_to_another_trial() -> None:
-    x, weight, bias, g = convolved(2, 2, 3, 8, 7, 7)
-    memory = torch.full((x.numel() + 200,), float("nan"))
-    inner = memory[100:-100].view(2, 7, 7, 6).permute(0, 3, 1, 2).copy_(x)
-    inner[:, 3:] = float("inf")  # the second trial
-    y = convolve(inner, weight.requires_grad_(), bias, trials=2)
-    (gradient,) = torch.autograd.grad(y, weight, g)
-    assert torch.equal(y[:, :8], convolve(x, weight, bias, trials=2)[:, :8])
-    assert y[:, :8].isfinite().all()
-    assert gradient[:8].isfinite().all()
-    assert not y[:, 8:].isfinite().any()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("channels", "filters", "size"), [(3, 8, 7), (3, 16, 7), (16, 16, 7), (32, 16, 50)])
+def test_a_convolution_uses_nothing_that_lies_beside_its_images_or_belongs_to_another_trial(
+    channels: int, filters: int, size: int, dtype: torch.dtype
+) -> None:
+    x, weight, bias, g = convolved(2, 2, channels, filters, size, size)
+    x, g, leaves = x.to(dtype), g.to(dtype), [weight.requires_grad_(), bias]
+    memory = torch.full((x.numel() + 200,), float("nan"), dtype=dtype)
+    inner = memory[100:-100].view(2, size, size, 2 * channels).permute(0, 3, 1, 2).copy_(x)
+
+    def all_of(x: torch.Tensor) -> list[torch.Tensor]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            y = convolve(x, *leaves, trials=2)
+        return gradients_of(y, leaves, g)
+
+    for second in (slice(0, channels), slice(channels, 2 * channels)):  # and each trial after the other
+        inner.copy_(x)
+        inner[:, second] = float("inf")
+        own = slice(filters, None) if second.start == 0 else slice(0, filters)
+        (y, gradient), (y_alone, gradient_alone) = all_of(inner), all_of(x)
+        assert torch.equal(y[:, own], y_alone[:, own])
+        assert torch.equal(gradient[own], gradient_alone[own])
+        others = y[:, :filters] if second.start == 0 else y[:, filters:]
+        assert not others.isfinite().any()
 
 
 @pytest.mark.parametrize("position", ["before_activation", "after_activation"])

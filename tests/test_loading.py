@@ -1,6 +1,5 @@
 """Several processes read what one would, and what becomes of them is nobody's loss."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -9,23 +8,43 @@ from pathlib import Path
 import pytest
 
 from normlab import loading
-from normlab.result import Result
+from normlab.grid import trials_by_arm
+from normlab.processes import CAN_FORK
+from normlab.result import Result, result_to_json
 from normlab.store import Store
-from normlab.trial import TrialSpec, make_spec, trial_id
+from normlab.study import parse_study
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+pytestmark = pytest.mark.skipif(not CAN_FORK, reason="this system cannot fork")
 
-# Each program reads the store with two helpers, in a process without threads, and says what it found.
+STUDY = parse_study(
+    b"question: Which?\nbase: {data: digits, split: fraction, network: 8K-2C2B-10D, epochs: 1}\n"
+    b"factors: {norm: [none, batch]}\nseeds: 300\n",
+    name="example", path="example.yaml",
+)  # fmt: skip
+SPECS = {trial.id: trial.spec for _, row in trials_by_arm(STUDY, str) for trial in row}
+
+# Programs read with two helpers, in a process without threads, which takes its time, so that each has its part.
 PROGRAM = """
-import os, pathlib, sys
+import os, pathlib, time
 from normlab import loading
 from normlab.store import Store
-from tests.test_loading import SPECS
+from normlab.table import read_table
+from tests.test_loading import SPECS, STUDY
 
 loading._num_helpers = lambda count: 2
-store = Store(pathlib.Path({store!r}))
+store, me, counts = Store(pathlib.Path({store!r})), os.getpid(), {{}}
+
+def slowly(store, ids, read=loading._read):
+    if os.getpid() == me:
+        time.sleep(0.02)
+        counts["own"] = counts.get("own", 0) + len(ids)
+    return read(store, ids)
+
+loading._read = slowly
+meanwhile = lambda: None
 {change}
 found = loading.load_all(store, SPECS, meanwhile=meanwhile)
+assert 0 < counts["own"] < len(SPECS) / 2, counts
 for key, result in found.items():
     assert result == store.load(key)
 print(*sorted(found, key=list(SPECS).index))
@@ -33,121 +52,107 @@ try:
     os.waitpid(-1, os.WNOHANG)
 except ChildProcessError:
     print("no process is left")
-"""
-# Nothing is read here before both helpers have begun, so that each of the three has its part.
-MEANWHILE = """
-def meanwhile():
-    import time
-    time.sleep(0.3)
+table = read_table(STUDY, store, str)
+print(table.count("finished") + table.count("diverged"))
 """
 
 
-def _specs() -> dict[str, TrialSpec]:
-    settings = {"data": "digits", "network": "8K-2C2B-10D", "epochs": 1}
-    made = [make_spec({**settings, "norm": norm, "seed": seed}) for norm in ("none", "batch") for seed in range(300)]
-    return {trial_id(spec): spec for spec in made}
+def text_of(key: str) -> str:
+    spec = SPECS[key]
+    diverged = spec.seed % 50 == 7
+    return result_to_json(
+        Result(
+            id=key, spec=spec, status="diverged" if diverged else "finished", diverged_epoch=1 if diverged else None,
+            metrics={"num_test": 10} if diverged else {"num_test": 10, "test_accuracy": spec.seed / 1000},
+            provenance={"device": "cpu", "seconds": 1.5, "notes": [f"{key} {i}" for i in range(50)], "none": None},
+        ),
+        {"details.json": "0" * 64},
+    )  # fmt: skip
 
 
-SPECS = _specs()
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    made = Store(tmp_path_factory.mktemp("loading") / "store")
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(tmp_path / "store")
     made.require_writable()
-    source = {"device": "cpu", "seconds": 1.5, "notes": ["a", None, 1]}
-    for key, spec in SPECS.items():
-        diverged = spec.seed % 50 == 7
-        metrics = {"num_test": 10} if diverged else {"num_test": 10, "test_accuracy": spec.seed / 1000}
-        result = Result(
-            id=key, spec=spec, status="diverged" if diverged else "finished", metrics=metrics, provenance=source,
-            diverged_epoch=1 if diverged else None,
-        )  # fmt: skip
-        folder = made.root / "trials" / key
-        folder.mkdir()
-        (folder / "result.json").write_text(_text(result))
+    for key in SPECS:
+        (made.root / "trials" / key).mkdir()
+        path_of(made, key).write_text(text_of(key))
     return made
 
 
-def _text(result: Result) -> str:
-    from normlab.result import result_to_json
-
-    return result_to_json(result, {"details.json": "0" * 64})
+def path_of(store: Store, key: str) -> Path:
+    return store.root / "trials" / key / "result.json"
 
 
-def read(store: Store, change: str = MEANWHILE) -> list[str]:
+def read(store: Store, change: str = "") -> tuple[list[str], int]:
+    """What was found, and how many trials a table then counts as ended."""
     program = PROGRAM.format(store=str(store.root), change=change)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    found, left = done.stdout.splitlines()
+    found, left, ended = done.stdout.splitlines()
     assert left == "no process is left"
-    return found.split()
+    return found.split(), int(ended)
 
 
 def test_results_that_several_processes_read_are_those_that_one_reads(store: Store) -> None:
-    assert read(store) == list(SPECS)
+    assert read(store) == (list(SPECS), len(SPECS))
 
 
-def test_what_other_processes_read_counts(store: Store) -> None:
-    others_alone = MEANWHILE + "loading._read = lambda store, ids, read=loading._read, me=os.getpid(): (\n"
-    others_alone += "    read(store, ids) if os.getpid() != me else {})\n"
-    assert len(read(store, others_alone)) > len(SPECS) / 2
+def test_a_result_whose_spec_differs_where_that_has_no_effect_is_sent_as_it_is(store: Store) -> None:
+    change = 'SPECS = {key: spec.model_copy(update={"momentum": 0.7}) for key, spec in SPECS.items()}'
+    assert read(store, change) == (list(SPECS), len(SPECS))
 
 
 @pytest.mark.parametrize("fate", ["os.kill(os.getpid(), 9)", "1 / 0", "content[:-9]", "b''", "None"])
-def test_what_a_process_did_not_send_is_left_to_who_asked(store: Store, fate: str) -> None:
-    change = (
-        MEANWHILE
-        + f"""
+def test_what_a_process_did_not_send_is_read_by_who_asked(store: Store, fate: str) -> None:
+    change = f"""
 def packed(results, specs, pack=loading._packed):
     content = pack(results, specs)
     return {fate}
 loading._packed = packed
 """
-    )
-    found = read(store, change)
-    assert set(found) <= set(SPECS)
-    assert len(found) < len(SPECS)
+    found, ended = read(store, change)
+    assert set(found) < set(SPECS)
+    assert ended == len(SPECS)
 
 
 def test_where_no_process_can_be_forked_one_reads_all(store: Store) -> None:
-    change = MEANWHILE + "def fork():\n    raise BlockingIOError(11, 'no process more')\nos.fork = fork\n"
-    assert read(store, change) == list(SPECS)
+    change = "def fork():\n    raise BlockingIOError(11, 'no process more')\nos.fork = fork\ncounts = {'own': 1}\n"
+    change += "loading._read = lambda store, ids, read=loading._read.__defaults__[0]: read(store, ids)\n"
+    assert read(store, change) == (list(SPECS), len(SPECS))
 
 
-def test_what_is_missing_damaged_or_anothers_is_left_out(store: Store, tmp_path: Path) -> None:
+def test_what_is_missing_or_damaged_is_left_out(store: Store) -> None:
     keys = list(SPECS)
-    other = Store(tmp_path / "store")
-    (other.root).mkdir()
-    (other.root / "trials").symlink_to(store.root / "trials")
-    moved = {keys[0]: SPECS[keys[0]], "absent": SPECS[keys[1]]}
-    assert list(loading.load_all(other, moved)) == [keys[0]]
-    path = store.root / "trials" / keys[5] / "result.json"
-    whole = path.read_text()
-    for text in (
-        whole.replace("0.005", "0.5"),
-        whole[:100],
-        (store.root / "trials" / keys[6] / "result.json").read_text(),
-    ):
-        path.write_text(text)
-        assert read(store) == [key for key in keys if key != keys[5]]
-    path.write_text(whole)
+    path_of(store, keys[3]).unlink()
+    path_of(store, keys[5]).write_text(text_of(keys[5]).replace("0.005", "0.5"))
+    path_of(store, keys[50]).write_text(text_of(keys[50])[:100])
+    path_of(store, keys[500]).write_text(text_of(keys[501]))
+    left = [key for i, key in enumerate(keys) if i not in (3, 5, 50, 500)]
+    assert read(store) == (left, len(left))
 
 
 def test_an_error_while_others_read_leaves_no_process(store: Store) -> None:
     change = """
-import atexit, contextlib
-def meanwhile():
+import contextlib
+def interrupted():
     raise KeyboardInterrupt
 with contextlib.suppress(KeyboardInterrupt):
-    loading.load_all(store, SPECS, meanwhile=meanwhile)
+    loading.load_all(store, SPECS, meanwhile=interrupted)
     raise SystemExit("it was not raised")
 with contextlib.suppress(ChildProcessError):
     os.waitpid(-1, os.WNOHANG)
     raise SystemExit("a process is left")
-meanwhile = lambda: None
 """
-    assert read(store, change) == list(SPECS)
+    assert read(store, change) == (list(SPECS), len(SPECS))
+
+
+def test_helpers_end_when_their_process_is_killed(store: Store) -> None:
+    program = PROGRAM.format(store=str(store.root), change="meanwhile = lambda: (time.sleep(0.3), os.kill(me, 9))")
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.communicate(timeout=20) == ("", "")  # the end comes when no helper holds stderr any more
+        assert process.returncode == -9
 
 
 def test_a_process_with_threads_and_one_with_little_to_read_read_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -299,10 +299,11 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 def test_inline_pictures_keep_their_references_apart() -> None:
-    svg = '<?xml?><!DOCTYPE svg><svg ><metadata>x</metadata><g id="a" clip-path="url(#a)"/><use xlink:href="#a"/></svg>'
+    svg = '<?xml?><!DOCTYPE svg><svg ><metadata>x</metadata><g id="a" clip-path="url(#a)"/>'
+    svg += '<use xlink:href="#a"/><image xlink:href="data:;,x" id="b"/></svg>'
     assert inline_svg(svg, "one", 'say "hi"') == (
         '<svg role="img" aria-label="say &#34;hi&#34;" ><g id="one-a" clip-path="url(#one-a)"/>'
-        '<use xlink:href="#one-a"/></svg>'
+        '<use xlink:href="#one-a"/><image xlink:href="data:;,x" id="one-b"/></svg>'
     )
 
 

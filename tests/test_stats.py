@@ -1,6 +1,8 @@
 """Statistics: equal to scipy and to worked examples, equivariant, and covering what they claim to cover."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -501,3 +503,11 @@ def test_arms_within_the_margin_are_equivalent_even_where_their_difference_is_re
     assert verdict(found, 0.04, p) == "equivalent"
     assert verdict(found, 0.04, None) == "better"
     assert verdict(found, 0.2, 0.2) == "not resolved"
+
+
+def test_what_is_imported_beforehand_is_what_is_computed_with() -> None:
+    program = (
+        "import sys; from normlab import stats; assert 'scipy.special' not in sys.modules\n"
+        "stats.warm_up(); assert 'scipy.special' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -235,6 +235,14 @@ def test_a_sealed_result_in_which_a_key_stands_twice_is_damaged(store: Store) ->
         ('"seed": 0', '"seed": 0,\n  "seed": 1'),
         ('"seed": 0', '"seed": 00'),
         ('"epochs": 1,', '"epochs": 1,\n  "epochs": 1,'),
+        (
+            ' "spec": {',
+            ' "provenance_": {"device": "cpu",\n "spec": {\n  "data": "x",\n  "seed": 0\n },\n "a": 1},\n "spec": {',
+        ),
+        (
+            ' "spec": {',
+            ' "spec": 0,\n "x": {"device": "cpu",\n "spec": {\n  "data": "x",\n  "seed": 0\n },\n "a": 1},\n "spec": {',
+        ),
     ],
 )
 def test_what_is_sealed_is_read_as_a_careful_reader_reads_it(store: Store, old: str, new: str) -> None:
@@ -255,6 +263,36 @@ def test_what_is_sealed_is_read_as_a_careful_reader_reads_it(store: Store, old: 
         found = store.load(result.id)
         assert found is not None
         assert found.spec.model_dump(mode="json") == tree["spec"]
+
+
+@pytest.mark.fault(37)
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"diverged_epoch": null,\n "x": {"a": 1,', '"b": 2},'),  # a spec, but not the result's
+        ('"diverged_epoch": null,\n "x": [1,', "2],"),
+        ('"diverged_epoch": ', "null,"),
+    ],
+)
+def test_a_sealed_result_whose_spec_is_not_in_its_place_is_damaged(store: Store, before: str, after: str) -> None:
+    result = make_result()
+    store.save(result)
+    path = store.root / "trials" / result.id / "result.json"
+    body, _, _ = path.read_text().rpartition(',\n "sha256"')
+    body = body.replace('"diverged_epoch": null,', before).replace('\n "provenance"', f'\n {after}\n "provenance"')
+    path.write_text(f'{body},\n "sha256": "{sha256(f"{body}{chr(10)}}}{chr(10)}".encode())}"\n}}\n')
+    with pytest.raises(ValueError, match="damaged"):
+        store.load(result.id)
+
+
+def test_a_result_that_is_nested_beyond_reason_is_damaged(store: Store) -> None:
+    result = make_result()
+    store.save(result)
+    path = store.root / "trials" / result.id / "result.json"
+    deep = "[" * 700 + "]" * 700
+    path.write_text(path.read_text().replace('"provenance": {', f'"provenance": {{"x": {deep},'))
+    with pytest.raises(ValueError, match="damaged"):
+        store.load(result.id)
 
 
 def test_a_sealed_result_may_hold_any_text(store: Store) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from normlab.errors import UsageError
 from normlab.files import read_bounded
+from normlab.result import sha256
 from normlab.store import Store
 from normlab.upkeep import check, export, merge
 from tests.conftest import Run
@@ -107,6 +108,10 @@ def test_a_result_of_a_later_version_says_which(store: Store) -> None:
     tree = json.loads(path.read_text())
     tree |= {"format": 9, "provenance": {"normlab_version": "7.1"}}
     path.write_text(json.dumps(tree))
+    with pytest.raises(ValueError, match=r"written in format 9 by normlab 7\.1; this one reads the formats 1 and 2"):
+        store.load(make_result(1).id)
+    body = json.dumps({**tree, "spec": {"of_the_future": 1, **tree["spec"]}}, indent=1).removesuffix("\n}")
+    path.write_text(f'{body},\n "sha256": "{sha256(f"{body}{chr(10)}}}{chr(10)}".encode())}"\n}}\n')
     with pytest.raises(ValueError, match=r"written in format 9 by normlab 7\.1; this one reads the formats 1 and 2"):
         store.load(make_result(1).id)
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -59,7 +59,7 @@ class _Winograd(torch.autograd.Function):
         of_weight, of_bias = torch.empty_like(weight), weight.new_empty(len(weight))
         channels, filters = width // trials, len(weight) // trials
         sizes = (images, *size, trials, channels, filters)
-        kernels, types, num_scratch = _kernels(x.dtype, images, *size, channels, filters)
+        kernels, types, num_scratch = _kernels(x.dtype, images, size, channels, filters)
         scratch = weight.new_empty(num_scratch)
         launch(kernels.weight_gradient, *types, x, gradient, of_weight, of_bias, scratch, *sizes)
         return of_input, of_weight, of_bias if ctx.has_bias else None, None
@@ -71,19 +71,19 @@ def _convolve(
     (images, width, *size), y = x.shape, empty_rows((len(x), out, *x.shape[2:]), x.dtype)
     channels, filters = width // trials, out // trials
     sizes = (images, *size, trials, channels, filters)
-    kernels, types, num_scratch = _kernels(x.dtype, images, *size, channels, filters)
+    kernels, types, num_scratch = _kernels(x.dtype, images, size, channels, filters)
     scratch = weight.new_empty(num_scratch)
     launch(kernels.convolve, *types, x, weight, bias, y, scratch, *sizes, int(turned))
     return y
 
 
 def _kernels(
-    dtype: torch.dtype, images: int, height: int, width: int, channels: int, filters: int
+    dtype: torch.dtype, images: int, size: Sequence[int], channels: int, filters: int
 ) -> tuple[Any, tuple[Any, ...], int]:
     """The module that convolves, numbers of the types that its kernels are compiled for, and how many floats they need
     beside what they are given."""
     if has_tiles() and dtype == torch.bfloat16 and direct.fits(channels, filters):
-        return direct, (), direct.scratch_floats(images, height, width, channels, filters)
+        return direct, (), direct.scratch_floats(images, *size, channels, filters)
     types = LIKE[dtype], winograd.lanes_for(channels, filters), winograd.kind_for(LIKE[dtype], channels, filters)
     return winograd, types, winograd.scratch_floats(channels, filters)
 

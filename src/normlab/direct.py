@@ -3,21 +3,20 @@ such as `winograd`'s would take longer than what they save.
 
     y[p] = Σ w[i, j] x[p + (i, j)] + bias      ∂L/∂w[i, j] = Σ g[p] x[p + (i, j)]ᵀ, a sum over all places p
 
-All images are one tall image with a row of zeros after each, of which a band of rows at a time is laid out flat: in rows
-of one place more than they are wide, the first of which is zero. So a tap is a distance, sixteen places are the rows of a
-tile, however wide an image is, and the three taps of a row of weights are one run of 3·C numbers. Sums at places that are
-none of an image are dropped.
+All images are one tall image with a row of zeros after each, of which a band of rows at a time is laid out flat: in
+rows of one place more than they are wide, the first of which is zero. So a tap is a distance, sixteen places are the
+rows of a tile, however wide an image is, and the three taps of a row of weights are one run of 3·C numbers. Sums at
+places that are none of an image are dropped.
 
-Products of bfloat16 are exact and their sums float32; weights are rounded to bfloat16 as in any such product. Tensors in
-memory order: images x [N, H, W, T·C] and y [N, H, W, T·K] of T trials in bfloat16, weights [T·K, 3, 3, C] and bias in
-float32. Names with `_` are addresses, distances are bytes. One thread.
+Products of bfloat16 are exact and their sums float32; weights are rounded to bfloat16 as in any such product. Tensors
+in memory order: images x [N, H, W, T·C] and y [N, H, W, T·K] of T trials in bfloat16, weights [T·K, 3, 3, C] and bias
+in float32. Names with `_` are addresses, distances are bytes. One thread.
 """
 
 import numpy as np
 
 from normlab.tiles import ROW_BYTES, TILE, TILE_BYTES, give_tiles_back, sums_of, take_tiles
 from normlab.vectors import (
-    FLOAT,
     SIXTEEN,
     compiled,
     floats,
@@ -219,7 +218,7 @@ def _pair_gradient(g_, first, half, end, images, height, width, pixel, size, zer
         target = target_ + 2 * i * (width + 1) * size
         step_upper, step_lower = pixel if upper != 0 else 0, pixel if lower != 0 else 0
         upper, lower = upper if upper != 0 else zeros_, lower if lower != 0 else zeros_
-        for j in range(width):
+        for _ in range(width):
             for k in range(0, size, 2 * TILE):
                 pair_halves(SIXTEEN, upper + k, lower + k, target + 2 * k)
             upper, lower, target = upper + step_upper, lower + step_lower, target + 2 * size

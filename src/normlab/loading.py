@@ -9,6 +9,7 @@ import marshal
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO
 
@@ -54,7 +55,7 @@ def load_all(store: Store, specs: Specs, *, meanwhile: Callable[[], None] = lamb
 
 
 def _num_helpers(count: int) -> int:
-    """None where there are threads: a fork of their process could wait for a lock that nobody holds any more."""
+    """None where Python knows of threads: a fork of their process could wait for a lock that nobody holds any more."""
     return min(cores(), MOST_PROCESSES) - 1 if count > FEW and CAN_FORK and threading.active_count() == 1 else 0
 
 
@@ -72,30 +73,37 @@ def _read(store: Store, ids: list[str]) -> Results:
 def _helper(work: Callable[[], bytes]) -> Iterator[IO[bytes]]:
     """Where another process writes what the work results in, or a part of that, or nothing."""
     source, target = os.pipe()
+    me, pid = os.getpid(), None
     with open(source, "rb") as answer, open(target, "wb") as ours:
-        pid = os.fork()
-        if pid == 0:
-            try:
+        try:
+            with warnings.catch_warnings():  # of threads that Python does not know of, such as OpenBLAS's
+                warnings.simplefilter("ignore", DeprecationWarning)
+                pid = os.fork()
+            if pid == 0:
+                answer.close()  # so that it ends when nobody else reads
                 ours.write(work())
                 ours.flush()
-            finally:  # nothing of the other process's is left to do, and nothing to be said
                 os._exit(0)
-        ours.close()
-        try:
+            ours.close()
             yield answer
         finally:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+            if os.getpid() != me:  # nothing of the other process's is left to do, and nothing to be said
+                os._exit(0)
+            if pid is not None:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
 
 
 def _packed(results: Results, specs: Specs) -> bytes:
-    """Results as bytes, without the specs, which both sides know: they take as long to send as to read."""
+    """Results as bytes, without the specs that both sides know: they take as long to send as to read."""
     return marshal.dumps(
         [
-            (found.id, found.status, dict(found.metrics), found.diverged_epoch, found.provenance, found.files)
+            (
+                *(found.id, found.status, dict(found.metrics), found.diverged_epoch, found.provenance, found.files),
+                None if found.spec == specs[found.id] else found.spec.model_dump_json(),
+            )
             for found in results.values()
-            if found.spec == specs[found.id]
         ]
     )
 
@@ -105,5 +113,10 @@ def _unpacked(content: bytes, specs: Specs) -> Results:
         rows = marshal.loads(content)
     except (EOFError, ValueError, TypeError):  # it ended before it was done
         return {}
-    names = ("id", "status", "metrics", "diverged_epoch", "provenance", "files")
-    return {row[0]: Result(spec=specs[row[0]], **dict(zip(names, row, strict=True))) for row in rows}
+    found = {}
+    for trial_id, status, metrics, diverged_epoch, provenance, files, spec in rows:
+        found[trial_id] = Result(
+            id=trial_id, spec=specs[trial_id] if spec is None else TrialSpec.model_validate_json(spec), status=status,
+            metrics=metrics, diverged_epoch=diverged_epoch, provenance=provenance, files=files,
+        )  # fmt: skip
+    return found

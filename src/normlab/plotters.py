@@ -41,7 +41,8 @@ Tasks = SimpleQueue[tuple[Future[bytes], Task]]
 def start() -> None:
     """Imports what draws, in the fork server, before the first figure is asked for; starts no thread."""
     if CAN_FORK:
-        _server.start()
+        with contextlib.suppress(OSError), _server.lock:  # the first figure would say so
+            _server.start()
 
 
 def plot(path: Path, draw: str, data: Any) -> Future[bytes]:

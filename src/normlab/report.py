@@ -288,7 +288,7 @@ def inline_svg(svg: str, prefix: str, label: str) -> Markup:
     """Matplotlib's SVG as part of a page: without its preamble, with ids of its own and a text for who cannot see."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<\w+ id=")', rf"\g<1>{prefix}-", svg)
+    svg = re.sub(r'(<\w+ (?:xlink:href="[^"]*" )?id=")', rf"\g<1>{prefix}-", svg)
     for reference in ("url(#", 'href="#'):
         svg = svg.replace(reference, f"{reference}{prefix}-")
     return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1))

@@ -167,6 +167,8 @@ def result_from_json(text: str) -> Result:
         raise ValueError(f"the key {error} is missing") from None
     except (TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"a value is not of its kind ({error})") from None
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
 
 
 class _StoredMistake(BaseModel):
@@ -258,7 +260,7 @@ def _parse(text: str) -> Any:
     try:
         return _DECODER.decode(text)
     except RecursionError:
-        raise ValueError("it is nested beyond reason") from None
+        raise ValueError(_TOO_DEEP) from None
 
 
 def _parse_quickly(text: str) -> Any:
@@ -268,11 +270,14 @@ def _parse_quickly(text: str) -> Any:
     before, _, rest = text.partition('\n "spec": {')  # no line begins within a text of JSON
     spec, _, after = rest.partition("\n },")
     settings, _, seed = spec.rpartition(',\n  "seed": ')
-    tree = from_json(before + after, allow_inf_nan=False) if settings and _SEED.fullmatch(seed) else None
-    if not isinstance(tree, dict) or "spec" in tree or int(seed) >= 2**32:
+    lifted = settings and _SEED.fullmatch(seed)
+    tree = from_json(f'{before}\n "spec": 0,{after}', allow_inf_nan=False) if lifted else None
+    if not isinstance(tree, dict) or tree.get("format") not in FORMATS or tree.get("spec") != 0 or int(seed) >= 2**32:
         return _parse(text)
-    keys = sum(len(part) for part in [tree, *tree.values()] if isinstance(part, dict))
-    if before.count('": ') + after.count('": ') != keys or _OTHER_LAYOUT.search(before) or _OTHER_LAYOUT.search(after):
+    parts = [tree, *(part for part in tree.values() if isinstance(part, dict))]
+    colons = before.count('": ') + after.count('": ') + 1
+    is_ours = colons == sum(map(len, parts)) and sum("spec" in part for part in parts) == 1
+    if not is_ours or _OTHER_LAYOUT.search(before) or _OTHER_LAYOUT.search(after):
         return _parse(text)
     return tree | {"spec": _spec_of_text(settings).model_copy(update={"seed": int(seed)})}
 
@@ -289,6 +294,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _SEAL, _END = ',\n "sha256": "', "\n}\n"  # around a result's own digest, as `json_text` lays it out
+_TOO_DEEP = "it is nested beyond reason"
 _SEED = re.compile("0|[1-9][0-9]{0,9}")
 _OTHER_LAYOUT = re.compile(r'"(?:\s+:|:[^ ])')  # of a colon after a key
 _DECODER = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_distinct)

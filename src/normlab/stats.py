@@ -4,6 +4,7 @@ Scores go in as fractions of 1, and fractions come out. An interval is None wher
 with no spread at all. Nothing here decides what a trial counts for, but for `score`.
 """
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -69,6 +70,7 @@ class Superiority:
 
 def warm_up() -> None:
     """Imports what is computed with here, which takes a while."""
+    importlib.import_module("scipy.special")
 
 
 def score(value: float, *, diverged: bool, num_classes: int) -> float:

@@ -1,5 +1,5 @@
-"""Products of matrices in the tile registers of Intel's AMX: 16 rows of 16 words, each a pair of numbers in bfloat16 or,
-of sums, one in float32. One instruction multiplies 8,192 pairs of numbers, where one on vectors does 32.
+"""Products of matrices in the tile registers of Intel's AMX: 16 rows of 16 words, each a pair of numbers in bfloat16
+or, of sums, one in float32. One instruction adds up 8,192 products, where one on vectors does 32.
 
 A kernel takes the registers before it needs them and gives them back after it: what else runs in its thread, such as
 oneDNN, expects to find them free. Addresses and distances are in bytes.
@@ -63,8 +63,8 @@ def sums_of(rows: int, columns: int) -> tuple[Any, Any, Any]:
     registers between them.
 
     `read` and `write` are told where the first tile is, how far apart its rows, the tiles below each other and those
-    beside each other. `add(a, a_row, a_below, a_step, b, b_row, b_beside, b_step, steps)` adds a · b: `steps` tiles of a
-    lie a_step apart, and those of b, whose rows are pairs of rows of numbers, b_step.
+    beside each other. `add(a, a_row, a_below, a_step, b, b_row, b_beside, b_step, steps)` adds a · b: `steps` tiles of
+    a lie a_step apart, and those of b, whose rows are pairs of rows of numbers, b_step.
     """
     sums = [(r * columns + v, r, v) for r in range(rows) for v in range(columns)]
     left, right = len(sums), len(sums) + rows
