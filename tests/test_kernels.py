@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from llvmlite.binding import get_host_cpu_features
 
-from normlab import convolution, functional, tiles, vectors, winograd
+from normlab import convolution, direct, functional, tiles, vectors, winograd
 from normlab.cohort import Linear
 from normlab.convolution import WAYS, convolve, fastest_way
 from normlab.functional import (
     Rectifiers,
     center,
+    in_rows,
     is_compiled,
     max_pool,
     moments,
@@ -26,6 +27,7 @@ from normlab.functional import (
     raise_peaks,
     transform,
 )
+from normlab.graphs import launch
 from normlab.network import build_network
 from normlab.norms.renorm import PLAIN, BatchRenorm, RampedClip, fixed_clip
 from normlab.trial import KEEPS_AVERAGES
@@ -332,7 +334,7 @@ def test_a_convolution_and_its_gradients_are_those_of_torch_in_float64(shape: tu
     for leaf in (*leaves[channels % 8 > 0 :], *exact[channels % 8 > 0 :]):
         leaf.requires_grad_()
     y = convolve(*leaves, trials=trials)
-    assert type(y.grad_fn).__name__ == "_WinogradBackward"
+    assert type(y.grad_fn).__name__ == "_CompiledBackward"
     ours = gradients_of(y, leaves, g)
     theirs = gradients_of(F.conv2d(*exact, padding=1, groups=trials), exact, g.double())
     for found, expected in zip(ours, theirs, strict=True):
@@ -432,6 +434,41 @@ def test_a_convolution_on_tiles_is_the_direct_sum_of_rounded_weights(shape: tupl
         is_rounded = number < len(found) - 2  # weights and biases have their gradients in float32
         assert ours.dtype == (torch.bfloat16 if is_rounded else torch.float32)
         assert torch.allclose(ours.double(), theirs, rtol=2**-8 if is_rounded else 1e-5, atol=1e-5 * theirs.abs().max())
+
+
+@on_tiles
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1, 1, 16, 1, 1), (1, 1, 2, 16, 5, 1), (2, 1, 4, 48, 1, 9), (1, 1, 256, 16, 4, 4), (1, 1, 16, 256, 4, 4),
+     (1, 1, 80, 48, 3, 2600), (3, 2, 16, 16, 9, 9)],
+)  # fmt: skip
+def test_what_is_computed_on_tiles_stays_within_its_scratch_and_reads_nothing_of_what_was_there(
+    shape: tuple[int, ...],
+) -> None:
+    images, trials, channels, filters, height, width = shape
+    x, weight, bias, g = convolved(*shape)
+    x, g = (in_rows(tensor.bfloat16()) for tensor in (x, g))
+    weight = in_rows(weight)
+    needed, guard, found = direct.scratch_floats(images, height, width, channels, filters), 4096, []
+    sizes = (images, height, width, trials, channels, filters)
+    for before in (0.0, math.nan):
+        memory = torch.full((needed + 2 * guard,), before)
+        scratch = memory[guard:-guard]
+        y, of_weight, of_bias = torch.empty_like(g), torch.empty_like(weight), torch.empty_like(bias)
+        launch(direct.convolve, x, weight, bias, y, scratch, *sizes, 0)
+        scratch.fill_(before)
+        launch(direct.weight_gradient, x, g, of_weight, of_bias, scratch, *sizes)
+        guards = torch.cat([memory[:guard], memory[-guard:]])
+        assert torch.equal(guards.nan_to_num(7.0), torch.full_like(guards, before).nan_to_num(7.0))
+        found.append((y, of_weight, of_bias))
+    for clean, dirty in zip(*found, strict=True):
+        assert torch.equal(clean, dirty)
+
+
+def test_a_convolution_of_no_image_is_none() -> None:
+    x, weight, bias, _ = convolved(0, 1, 16, 16, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert convolve(x, weight.requires_grad_(), bias, trials=1).shape == (0, 16, 8, 8)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,4 +1,5 @@
-"""Convolutions of T trials at once: compiled on a CPU (`winograd`), on a GPU in the way that is fastest for a shape."""
+"""Convolutions of T trials at once: compiled on a CPU (`winograd`, `direct`), on a GPU in the way that is fastest for a
+shape."""
 
 import math
 import time
@@ -19,7 +20,7 @@ try:
 except ImportError:  # numba does not exist for every Python and platform
     direct = winograd = None
 
-MOST_PAIRS = 2**17  # of channels: with more, transformed weights leave the caches, and oneDNN is as fast
+MOST_PAIRS = 2**17  # of channels: with more, weights laid out anew leave the caches, and oneDNN is as fast
 
 Way = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, int], torch.Tensor]
 
@@ -29,14 +30,15 @@ def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, t
     if trials > 1 and x.device.type == "cuda":
         return WAYS[fastest_way(x, weight, trials)](x, weight, bias, trials)
     filters, channels = weight.shape[0] // trials, weight.shape[1]
-    fits = filters % 8 == 0 and (channels % 8 == 0 or not x.requires_grad) and channels * filters <= MOST_PAIRS
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    if winograd is not None and x.device.type == "cpu" and dtype in LIKE and weight.dtype == torch.float32 and fits:
-        return _Winograd.apply(x.to(dtype), weight, bias, trials)  # type: ignore[no-any-return, no-untyped-call]
+    fits = filters % 8 == 0 and (channels % 8 == 0 or not x.requires_grad) and channels * filters <= MOST_PAIRS
+    fits = fits and len(x) > 0 and dtype in LIKE and weight.dtype == torch.float32
+    if winograd is not None and x.device.type == "cpu" and fits:
+        return _Compiled.apply(x.to(dtype), weight, bias, trials)  # type: ignore[no-any-return, no-untyped-call]
     return _grouped(x, weight, bias, trials)
 
 
-class _Winograd(torch.autograd.Function):
+class _Compiled(torch.autograd.Function):
     """The gradient of an input is the convolution of the output's with the weights turned by 180°."""
 
     @staticmethod
@@ -82,7 +84,7 @@ def _kernels(
 ) -> tuple[Any, tuple[Any, ...], int]:
     """The module that convolves, numbers of the types that its kernels are compiled for, and how many floats they need
     beside what they are given."""
-    if has_tiles() and dtype == torch.bfloat16 and direct.fits(channels, filters):
+    if dtype == torch.bfloat16 and direct.fits(channels, filters) and has_tiles():
         return direct, (), direct.scratch_floats(images, *size, channels, filters)
     types = LIKE[dtype], winograd.lanes_for(channels, filters), winograd.kind_for(LIKE[dtype], channels, filters)
     return winograd, types, winograd.scratch_floats(channels, filters)

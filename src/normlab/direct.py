@@ -8,9 +8,12 @@ rows of one place more than they are wide, the first of which is zero. So a tap 
 rows of a tile, however wide an image is, and the three taps of a row of weights are one run of 3·C numbers. Sums at
 places that are none of an image are dropped.
 
-Products of bfloat16 are exact and their sums float32; weights are rounded to bfloat16 as in any such product. Tensors
-in memory order: images x [N, H, W, T·C] and y [N, H, W, T·K] of T trials in bfloat16, weights [T·K, 3, 3, C] and bias
-in float32. Names with `_` are addresses, distances are bytes. One thread.
+Products are exact and their sums float32; weights are rounded to bfloat16 as in any such product, and what is below
+its normal numbers is 0. A run that fills no tiles is followed by weights of 0, so that what is not finite reaches
+places before it too, those of the image before included, but never another trial.
+
+Tensors in memory order: images x [N, H, W, T·C] and y [N, H, W, T·K] of T trials in bfloat16, weights [T·K, 3, 3, C]
+and bias in float32. Tensors, bands and tiles are addresses, distances are bytes. One thread.
 """
 
 import numpy as np
@@ -35,7 +38,6 @@ ONES = 0x3F803F80  # a pair of ones
 
 _read_2_2, _add_2_2, _write_2_2 = sums_of(2, 2)
 _read_2_1, _add_2_1, _write_2_1 = sums_of(2, 1)
-_read_1_2, _add_1_2, _write_1_2 = sums_of(1, 2)
 _read_1_1, _add_1_1, _write_1_1 = sums_of(1, 1)
 _read_1_3, _add_1_3, _write_1_3 = sums_of(1, 3)
 
@@ -152,13 +154,12 @@ def convolve(x_, w_, bias_, y_, scratch_, images, height, width, trials, channel
         for first in range(0, tall, band):
             rows = min(band, tall - first)
             _lay_out(x, first, rows, images, height, width, pixel_x, size, flat_)
-            _clear(flat_ + (rows + 2) * across * size, ROW_BYTES + size)  # what weights of 0 are multiplied with
+            _clear(flat_ + (rows + 2) * across * size, ROW_BYTES + size)  # what weights of 0 meet behind it
             end = rows * across - 1  # the last place is none
             for q in range(0, end, 2 * TILE):
-                two_rows = end - q > TILE
                 for k in range(0, filters, 2 * TILE):
                     a, b, two = flat_ + q * size, u_ + k // TILE * 3 * steps * TILE_BYTES, filters - k > TILE
-                    _sum(two_rows, two, a, size, across, b, steps, bias + 4 * k, sums_)
+                    _sum(two, a, size, across, b, steps, bias + 4 * k, sums_)
                     i, j = first + q // across, q % across
                     row = _row(y, i, images, height, width * pixel_y)
                     for sums in range(sums_, sums_ + min(2 * TILE, end - q) * wide, wide):
@@ -175,30 +176,20 @@ def convolve(x_, w_, bias_, y_, scratch_, images, height, width, trials, channel
 
 
 @compiled
-def _sum(two_rows, two_columns, a, size, across, b, steps, bias, sums):
-    """Sums [32, 32] of 32 places and filters, or of half as many, from the runs of three rows of weights."""
+def _sum(two, a, size, across, b, steps, bias, sums):
+    """Sums [32, 32] of 32 places and as many filters, or half of them, from the runs of three rows of weights."""
     below, beside, wide = TILE * size, 3 * steps * TILE_BYTES, 2 * ROW_BYTES
     row, next_run = across * size, steps * TILE_BYTES
-    if two_rows and two_columns:
+    if two:
         _read_2_2(bias, 0, 0, ROW_BYTES)
         for i in range(3):
             _add_2_2(a + i * row, size, below, ROW_BYTES, b + i * next_run, ROW_BYTES, beside, TILE_BYTES, steps)
         _write_2_2(sums, wide, TILE * wide, ROW_BYTES)
-    elif two_rows:
-        _read_2_1(bias, 0, 0, ROW_BYTES)
-        for i in range(3):
-            _add_2_1(a + i * row, size, below, ROW_BYTES, b + i * next_run, ROW_BYTES, beside, TILE_BYTES, steps)
-        _write_2_1(sums, wide, TILE * wide, ROW_BYTES)
-    elif two_columns:
-        _read_1_2(bias, 0, 0, ROW_BYTES)
-        for i in range(3):
-            _add_1_2(a + i * row, size, below, ROW_BYTES, b + i * next_run, ROW_BYTES, beside, TILE_BYTES, steps)
-        _write_1_2(sums, wide, TILE * wide, ROW_BYTES)
     else:
-        _read_1_1(bias, 0, 0, ROW_BYTES)
+        _read_2_1(bias, 0, 0, 0)
         for i in range(3):
-            _add_1_1(a + i * row, size, below, ROW_BYTES, b + i * next_run, ROW_BYTES, beside, TILE_BYTES, steps)
-        _write_1_1(sums, wide, TILE * wide, ROW_BYTES)
+            _add_2_1(a + i * row, size, below, ROW_BYTES, b + i * next_run, ROW_BYTES, 0, TILE_BYTES, steps)
+        _write_2_1(sums, wide, TILE * wide, 0)
 
 
 @compiled

@@ -14,6 +14,7 @@ from typing import Any
 import llvmlite.ir as ir
 from llvmlite.binding import get_host_cpu_features
 from numba import types
+from numba.core import config
 from numba.extending import intrinsic
 
 TILE = 16  # rows of a tile, and words of a row
@@ -23,16 +24,21 @@ _ARCH_PRCTL, _REQUEST, _TILE_DATA = 158, 0x1023, 18  # of Linux on x86-64, where
 _BYTE, _WORD = ir.IntType(8), ir.IntType(64)
 
 
+def host_features() -> dict[str, bool]:
+    """What this processor can do, as far as numba compiles for it."""
+    is_told_otherwise = config.CPU_NAME or config.CPU_FEATURES is not None or not config.ENABLE_AVX
+    return {} if is_told_otherwise else dict(get_host_cpu_features())
+
+
 @functools.cache
 def has_tiles() -> bool:
-    """Whether this processor has them for bfloat16, and this process may use them."""
-    needed = ("amx-tile", "amx-bf16", "avx512bf16")
+    """Whether this processor has them for bfloat16, and this process may use them, for which it asks."""
+    features = host_features()
+    if not all(features.get(name) for name in ("amx-tile", "amx-bf16", "avx512bf16")):
+        return False
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         return False
-    features = get_host_cpu_features()
-    return (
-        all(features.get(name) for name in needed) and ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST, _TILE_DATA) == 0
-    )
+    return bool(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST, _TILE_DATA) == 0)
 
 
 @intrinsic

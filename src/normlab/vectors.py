@@ -9,7 +9,7 @@ from typing import Any
 
 import llvmlite.ir as ir
 import numpy as np
-from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
+from llvmlite.binding import get_host_cpu_name
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
@@ -30,13 +30,13 @@ _FLOAT, _HALF, _BITS, _WORD = ir.FloatType(), ir.IntType(16), ir.IntType(32), ir
 
 def widest() -> np.integer[Any]:
     """The vectors that fill the registers of this processor."""
-    return SIXTEEN if get_host_cpu_features().get("avx512f") else EIGHT
+    return SIXTEEN if tiles.host_features().get("avx512f") else EIGHT
 
 
 @functools.cache  # asked with every convolution, and not answered at once
 def multiplies_pairs() -> bool:
     """Whether this processor does on vectors, and twice as fast as single numbers: AMD's, and not Intel's."""
-    return bool(get_host_cpu_features().get("avx512bf16")) and get_host_cpu_name().startswith("znver")
+    return bool(tiles.host_features().get("avx512bf16")) and get_host_cpu_name().startswith("znver")
 
 
 def _named(function: Any) -> Any:
