@@ -217,11 +217,31 @@ def _pair_gradient(g_, first, half, end, images, height, width, pixel, size, zer
 
 
 @compiled
+def _sum_weights(is_first, turned_, steps, x_pairs_, across, channels, zeros_, few, own):
+    """Adds what a band's pairs of places give to the gradients of 16 filters' weights, or begins with it: to `own`,
+    [16, 3, 3, C], or of few channels to the tiles at `few`, one for each row of weights."""
+    row = 4 * channels
+    for i in range(3):
+        b = x_pairs_ + i * across * row
+        if channels <= FEW:
+            target = few + i * TILE_BYTES
+            _read_1_1(zeros_ if is_first else target, 0 if is_first else ROW_BYTES, 0, 0)
+            _add_1_1(turned_, ROW_BYTES, 0, TILE_BYTES, b, row, 0, TILE * row, steps)
+            _write_1_1(target, ROW_BYTES, 0, 0)
+            continue
+        for c in range(0, 3 * channels, 3 * TILE):
+            target = own + 4 * (3 * i * channels + c)
+            _read_1_3(zeros_ if is_first else target, 0 if is_first else 9 * row, 0, 0 if is_first else ROW_BYTES)
+            _add_1_3(turned_, ROW_BYTES, 0, TILE_BYTES, b + 4 * c, row, ROW_BYTES, TILE * row, steps)
+            _write_1_3(target, 9 * row, 0, ROW_BYTES)
+
+
+@compiled
 def weight_gradient(x_, g_, w_, bias_, scratch_, images, height, width, trials, channels, filters):
     """∂L/∂w [T·K, 3, 3, C] to w and ∂L/∂bias [T·K] to bias, from x and g. Two places are a pair: one in the upper half
     of a band, and the one that lies as far below the first of the lower half."""
     across, tall, band = width + 1, images * (height + 1), _band(images, height, width + 1)
-    most, is_few = _up((band + 1) // 2 * across), channels <= FEW
+    most = _up((band + 1) // 2 * across)
     size, size_g, pixel_x, pixel_g = 2 * channels, 2 * filters, 2 * trials * channels, 2 * trials * filters
     sums_ = scratch_
     ones_ = sums_ + TILE_BYTES
@@ -260,30 +280,12 @@ def weight_gradient(x_, g_, w_, bias_, scratch_, images, height, width, trials, 
                 _write_1_1(sums_, ROW_BYTES, 0, 0)
                 for row in range(TILE):
                     totals[k + row] += of_bias[row * TILE]
-                b_row = 4 * channels
-                for i in range(3):
-                    b = x_pairs_ + i * across * b_row
-                    if is_few:
-                        target = few_ + (k // TILE * 3 + i) * TILE_BYTES
-                        if first == 0:
-                            _read_1_1(zeros_, 0, 0, 0)
-                        else:
-                            _read_1_1(target, ROW_BYTES, 0, 0)
-                        _add_1_1(turned_, ROW_BYTES, 0, TILE_BYTES, b, b_row, 0, TILE * b_row, steps)
-                        _write_1_1(target, ROW_BYTES, 0, 0)
-                        continue
-                    for c in range(0, 3 * channels, 3 * TILE):
-                        target = w + 4 * ((9 * k + 3 * i) * channels + c)
-                        if first == 0:
-                            _read_1_3(zeros_, 0, 0, 0)
-                        else:
-                            _read_1_3(target, 9 * b_row, 0, ROW_BYTES)
-                        _add_1_3(turned_, ROW_BYTES, 0, TILE_BYTES, b + 4 * c, b_row, ROW_BYTES, TILE * b_row, steps)
-                        _write_1_3(target, 9 * b_row, 0, ROW_BYTES)
+                few, filter_ = few_ + k // TILE * 3 * TILE_BYTES, w + 36 * k * channels
+                _sum_weights(first == 0, turned_, steps, x_pairs_, across, channels, zeros_, few, filter_)
         bias = floats(bias_ + 4 * trial * filters, filters)
         for k in range(filters):
             bias[k] = totals[k]
-            for i in range(3 * is_few):
+            for i in range(3 if channels <= FEW else 0):
                 sums = few_ + (k // TILE * 3 + i) * TILE_BYTES + k % TILE * ROW_BYTES
                 given, own = floats(sums, 3 * channels), floats(w + 12 * (3 * k + i) * channels, 3 * channels)
                 for c in range(3 * channels):
