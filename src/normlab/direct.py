@@ -22,11 +22,13 @@ from normlab.tiles import ROW_BYTES, TILE, TILE_BYTES, give_tiles_back, sums_of,
 from normlab.vectors import (
     SIXTEEN,
     compiled,
+    copy,
     floats,
     narrow,
     pair,
     pair_halves,
     round_to_halves,
+    rounded_up,
     transpose,
     values,
 )
@@ -62,23 +64,10 @@ def _band(images, height, across):
 
 
 @compiled
-def _up(count):
-    """Rounded up to whole tiles."""
-    return (count + TILE - 1) // TILE * TILE
-
-
-@compiled
 def _clear(address, size):
     there = values(address, HALF, size // 2)
     for i in range(len(there)):
         there[i] = 0
-
-
-@compiled
-def _copy(source_, target_, size):
-    source, target = values(source_, HALF, size // 2), values(target_, HALF, size // 2)
-    for i in range(len(source)):
-        target[i] = source[i]
 
 
 @compiled
@@ -99,10 +88,10 @@ def _lay_out(x_, first, rows, images, height, width, pixel, size, flat_):
             continue
         _clear(target, size)
         if pixel == size:
-            _copy(source, target + size, width * size)
+            copy(HALF, source, target + size, width * size // 2)
         else:
             for j in range(width):
-                _copy(source + j * pixel, target + (j + 1) * size, size)
+                copy(HALF, source + j * pixel, target + (j + 1) * size, size // 2)
 
 
 @compiled
@@ -241,7 +230,7 @@ def weight_gradient(x_, g_, w_, bias_, scratch_, images, height, width, trials, 
     """∂L/∂w [T·K, 3, 3, C] to w and ∂L/∂bias [T·K] to bias, from x and g. Two places are a pair: one in the upper half
     of a band, and the one that lies as far below the first of the lower half."""
     across, tall, band = width + 1, images * (height + 1), _band(images, height, width + 1)
-    most = _up((band + 1) // 2 * across)
+    most = rounded_up((band + 1) // 2 * across, TILE)
     size, size_g, pixel_x, pixel_g = 2 * channels, 2 * filters, 2 * trials * channels, 2 * trials * filters
     sums_ = scratch_
     ones_ = sums_ + TILE_BYTES
@@ -263,7 +252,7 @@ def weight_gradient(x_, g_, w_, bias_, scratch_, images, height, width, trials, 
         for first in range(0, tall, band):
             rows = min(band, tall - first)
             half = (rows + 1) // 2
-            there, count = half * across, _up(half * across)
+            there, count = half * across, rounded_up(half * across, TILE)
             end = count + 2 * across + TILE  # of what is multiplied, if only with gradients of 0
             _lay_out(x, first, rows, images, height, width, pixel_x, size, flat_)
             _clear(flat_ + (rows + 2) * across * size, (there + end + TILE - (rows + 2) * across) * size)

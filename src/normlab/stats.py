@@ -442,6 +442,5 @@ def _t_tail(t: float, freedom: float) -> float:
 
 
 def _t_quantile(level: float, freedom: float) -> float:
-    return float(
-        scipy.special.stdtrit(freedom, (1 + level) / 2)
-    )  # the quantile itself: stats.t.ppf is 100 times slower
+    # The quantile itself: stats.t.ppf is 100 times slower.
+    return float(scipy.special.stdtrit(freedom, (1 + level) / 2))

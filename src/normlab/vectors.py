@@ -96,6 +96,19 @@ def floats(address, count):
     return values(address, FLOAT, count)
 
 
+@compiled
+def copy(like, source_, target_, count):
+    source, target = values(source_, like, count), values(target_, like, count)
+    for c in range(count):
+        target[c] = source[c]
+
+
+@compiled
+def rounded_up(count, size):
+    """Rounded up to a multiple of a size."""
+    return (count + size - 1) // size * size
+
+
 @intrinsic
 def size_of(context, like):
     """Bytes of a value of the type of `like`."""

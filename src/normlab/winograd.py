@@ -28,6 +28,7 @@ from normlab.vectors import (
     PAIR,
     SIXTEEN,
     compiled,
+    copy,
     floats,
     multiplies_pairs,
     number_of,
@@ -35,6 +36,7 @@ from normlab.vectors import (
     pair,
     panel_of,
     prefetch_all,
+    rounded_up,
     sandwich_of,
     size_of,
     total,
@@ -140,13 +142,6 @@ def _multiply_by(lanes, kind, a_, a_row, a_step, b_, b_step, c_, c_row, rows, de
 
 
 @compiled
-def _copy(like, source_, target_, count):
-    source, target = values(source_, like, count), values(target_, like, count)
-    for c in range(count):
-        target[c] = source[c]
-
-
-@compiled
 def _expect(pixels_, row, pixel, size):
     """Fetches what the tile below will read anew: at large batches memory is far away, and its order no habit."""
     for i in range(4):
@@ -168,10 +163,10 @@ def _read_input(
     """The transform of a tile's inputs, rows of [6, channels rounded up to whole vectors]; around an image there are
     zeros. Where channels fill no vector, the rest of it is whatever lies behind them, and stays without effect."""
     size, whole, rest, word = size_of(like), channels // lanes * lanes, channels % lanes, size_of(wanted)
-    across, row, top, left = word * _whole(channels, lanes), width * pixel, top - 1, left - 1
+    across, row, top, left = word * rounded_up(channels, lanes), width * pixel, top - 1, left - 1
     source, bottom, right = x_ + ((n * height + top) * width + left) * pixel, height - top, width - left
     apart = rest > 0 and (bottom - 6) * row < size * lanes  # behind the last rows there may be no memory
-    end = whole if apart else _whole(channels, lanes)
+    end = whole if apart else rounded_up(channels, lanes)
     if top >= 0 and left >= 0 and bottom >= 6 and right >= 6:
         for c in range(0, end, lanes):
             x, v, ends = source + c * size, v_ + word * c, (0, 6, 0, 6)
@@ -186,7 +181,7 @@ def _read_input(
             for j in range(6):
                 inside = 0 <= top + i < height and 0 <= left + j < width
                 few_ = source + i * row + j * pixel + whole * size if inside else zeros_
-                _copy(like, few_, patch_ + (6 * i + j) * few, rest)
+                copy(like, few_, patch_ + (6 * i + j) * few, rest)
         _input(lanes, kind, like, patch_, 6 * few, few, wanted, v, 6 * across, across, zeros_, 0, 6, 0, 6)
     _expect(source + 6 * row + pixel, row, pixel, size * channels)
 
@@ -221,7 +216,7 @@ def _write_output(like, lanes, kind, m_, n, top, left, height, width, pixel, spa
             _output(lanes, kind, FLOAT, m, 6 * across, across, like, patch_, 4 * few, few, 0, 0, 0, 0, 0)
             for i in range(min(bottom, 4)):
                 for j in range(min(right, 4)):
-                    _copy(like, patch_ + (4 * i + j) * few, y + i * row + j * pixel, lanes)
+                    copy(like, patch_ + (4 * i + j) * few, y + i * row + j * pixel, lanes)
 
 
 def lanes_for(channels, filters):
@@ -241,12 +236,6 @@ def scratch_floats(channels, filters):
     across, padded = channels + most, filters + SPAN * most
     blocks = MOST_PLACES * BLOCK * (across + padded)
     return blocks + MOST_PLACES * ((across + PAD) * padded + most) + 9 * across * padded + across + padded
-
-
-@compiled
-def _whole(channels, lanes):
-    """Rounded up to whole vectors."""
-    return (channels + lanes - 1) // lanes * lanes
 
 
 @compiled
@@ -280,7 +269,7 @@ def _transform_weights(lanes, kind, w_, turned, channels, filters, first, some, 
                 transpose(lanes, own_ + 4 * i, 4 * size, to_ + i * step, step)
             for i in range(whole, size):
                 for lane in range(lanes):
-                    _copy(FLOAT, own_ + 4 * (lane * size + i), to_ + i * step + 4 * lane, 1)
+                    copy(FLOAT, own_ + 4 * (lane * size + i), to_ + i * step + 4 * lane, 1)
         row, column, source_ = 3 * channels * step, channels * step, weights_
     for c in range(channels):
         for k in range(0, 4 * some, 4 * lanes):
@@ -298,7 +287,7 @@ def _transform_weights(lanes, kind, w_, turned, channels, filters, first, some, 
 def convolve(like, lanes, kind, x_, w_, bias_, y_, scratch_, images, height, width, trials, channels, filters, turned):
     """y = x ∗ w + bias, with weights [T·K, 3, 3, C] and bias [T·K] or none; or with `turned` weights [T·C, 3, 3, K],
     as the gradient of an input is made from that of an output."""
-    rows, columns, across = (height + 3) // 4, (width + 3) // 4, _whole(channels, lanes)
+    rows, columns, across = (height + 3) // 4, (width + 3) // 4, rounded_up(channels, lanes)
     span = filters if channels * filters <= WHOLE else SPAN * lanes
     tiles, places, place = images * rows * columns, _places(kind), 4 * (across * span + PAD)
     kept = 0 if tiles <= BLOCK else 1  # what is transformed of the weights; one block needs it once
@@ -339,7 +328,7 @@ def convolve(like, lanes, kind, x_, w_, bias_, y_, scratch_, images, height, wid
 @compiled
 def weight_gradient(like, lanes, kind, x_, g_, w_, bias_, scratch_, images, height, width, trials, channels, filters):
     """∂L/∂w [T·K, 3, 3, C] to w and ∂L/∂bias [T·K] to bias, from x and g."""
-    rows, columns, across = (height + 3) // 4, (width + 3) // 4, _whole(channels, lanes)
+    rows, columns, across = (height + 3) // 4, (width + 3) // 4, rounded_up(channels, lanes)
     tiles, places, place = images * rows * columns, _places(kind), 4 * (across * filters + PAD)
     v_, z_, m_, _, patch_, zeros_ = _parts(lanes, scratch_, across, filters)
     tile_v, tile_z, size = 4 * places * across, 4 * places * filters, size_of(like)
@@ -383,4 +372,4 @@ def _write_weights(lanes, kind, m_, place, channels, patch_, w_):
             tap = 4 * lanes
             _weights_back(lanes, kind, FLOAT, m, 6 * place, place, FLOAT, patch_, 3 * tap, tap, 0, 0, 0, 0, 0)
             for i in range(9):
-                _copy(FLOAT, patch_ + i * tap, w + 4 * i * channels, some)
+                copy(FLOAT, patch_ + i * tap, w + 4 * i * channels, some)
