@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 import pytest
 
 from normlab.diagram import BAR_WIDTH, ROW_WIDTH, draw_network, layout
-from normlab.drawing import picture
 from normlab.errors import UsageError
+from normlab.pictures import picture
 
 NETWORKS = [
     ("64K-4C3B-256D-Dropout0.5-10D", 32),

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from normlab.drawing import _grid_shape, _tick_labels, draw_curves, draw_factor, picture
+from normlab.drawing import draw_curves, draw_factor
 from normlab.errors import UsageError
 from normlab.figure_data import MAX_PANELS, FactorFigure, Series
 from normlab.figures import curve_figure, factor_figure
+from normlab.pictures import picture
 from normlab.table import DamagedWarning, StudyTable, read_table
 from normlab.trial import TrialSpec
 from tests.test_table import STUDY, fill, fingerprint, make_store, make_study, noisy
@@ -212,22 +213,6 @@ def test_an_empty_or_half_empty_study_can_be_drawn(tmp_path: Path) -> None:
         table = make_table(tmp_path, accuracy=accuracy)
         assert picture(draw_factor(factor_figure(table, "norm")), ".svg")
         assert picture(draw_curves(curve_figure(table)), ".svg")
-
-
-def test_labels_that_would_touch_are_wrapped_then_turned_then_thinned() -> None:
-    assert _tick_labels(["a", "b"], [0, 50]) == ([0, 1], ["a", "b"], False)
-    _, labels, turned = _tick_labels(["before the activation", "after the activation"], [0, 110])
-    assert (labels, turned) == (["before the\nactivation", "after the\nactivation"], False)
-    assert _tick_labels(["before the activation"] * 2, [0, 40])[2]
-    keep, _, turned = _tick_labels([str(i) for i in range(100)], [2.0 * i for i in range(100)])
-    assert turned
-    assert keep == list(range(0, 100, 7))
-
-
-def test_panels_fill_their_grid() -> None:
-    shapes = {n: _grid_shape(n) for n in range(1, 25)}
-    assert all(columns * rows >= n > columns * (rows - 1) for n, (columns, rows) in shapes.items())
-    assert (shapes[1], shapes[4], shapes[10], shapes[12]) == ((1, 1), (2, 2), (5, 2), (4, 3))
 
 
 def test_figure_data_without_chance_are_drawn(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from normlab.drawing import draw_factor, picture
+from normlab.drawing import draw_factor
 from normlab.errors import UsageError
 from normlab.figures import factor_figure
+from normlab.pictures import picture
 from normlab.plotters import KINDS, plot
 from normlab.processes import cores
 from tests.test_figures import make_table

@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: runs a command and turns what a user got wrong into one line and exit code 2."""
-    gc.set_threshold(100_000)  # what is read from a store stays: looking for garbage in it took a third of the time
+    gc.set_threshold(
+        100_000, 100
+    )  # what is read from a store stays: looking for garbage in it took a third of the time
     _prepare_streams()
     warnings.formatwarning = warning_line
     try:

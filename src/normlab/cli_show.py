@@ -160,7 +160,7 @@ def _require_picture(path: str | None) -> None:
 
 
 def _draw(figure: Any, path: str) -> None:
-    from normlab.drawing import picture
+    from normlab.pictures import picture
 
     Path(path).write_bytes(picture(figure, Path(path).suffix))
     click.echo(f"drawn: {path}", err=True)

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from normlab.drawing import STYLE
 from normlab.notation import LayerShape, layer_shapes, parse_notation
+from normlab.pictures import STYLE
 
 # Inches. Chosen by eye: a row fits across a page, and the longest name into a bar at 8 points.
 BAR_WIDTH, GAP, GROUP_GAP, ROW_WIDTH, ROW_HEIGHT = 0.27, 0.05, 0.26, 8.6, 3.0

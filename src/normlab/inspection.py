@@ -10,14 +10,14 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import stats
 
 from normlab import datasets
 from normlab.datasets.split import Split, split_images
-from normlab.drawing import STYLE, picture
 from normlab.errors import UsageError, nearest
+from normlab.pictures import STYLE, picture
 from normlab.result import Details, Result
 from normlab.rows import to_csv
+from normlab.stats import wilson_interval
 from normlab.store import Store
 from normlab.trial import TrialSpec
 from normlab.wording import interval_words, percent
@@ -65,7 +65,7 @@ def class_rows(details: Details) -> list[dict[str, Any]]:
     rows = []
     for label, (name, counts) in enumerate(zip(details.classes, details.confusion, strict=True)):
         images, right = sum(counts), counts[label]
-        interval = stats.binomtest(right, images).proportion_ci(method="wilson") if images else None
+        interval = wilson_interval(right, images)
         others = [0 if other == label else count for other, count in enumerate(counts)]
         worst = int(np.argmax(others))
         rows.append(
@@ -74,8 +74,8 @@ def class_rows(details: Details) -> list[dict[str, Any]]:
                 "images": images,
                 "right": right,
                 "accuracy": right / images if images else None,
-                "low": float(interval.low) if interval else None,
-                "high": float(interval.high) if interval else None,
+                "low": interval[0] if interval else None,
+                "high": interval[1] if interval else None,
                 "taken for": details.classes[worst] if others[worst] else None,
                 "times": others[worst],
             }

@@ -26,7 +26,7 @@ Results = dict[str, Result]
 Specs = Mapping[str, TrialSpec]
 
 
-def load_all(store: Store, specs: Specs, *, meanwhile: Callable[[], None] = lambda: None) -> Results:
+def load_all(store: Store, specs: Specs, *, meanwhile: Callable[[], object] = lambda: None) -> Results:
     """The results of these trials, by id; what is missing, or cannot be read, is left out. `meanwhile` is what this
     process does first while the others read."""
     ids = list(specs)

@@ -60,7 +60,7 @@ def plot(path: Path, draw: str, data: Any) -> Future[bytes]:
 
 def write_figure(path: Path, figure: "Figure") -> Future[bytes]:
     """The same of a figure that is drawn already, at once and in this process."""
-    from normlab.drawing import picture
+    from normlab.pictures import picture
 
     content = {kind: picture(figure, kind) for kind in KINDS}
     for kind in KINDS:

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 
+from normlab import special
 from normlab.stats import Difference, compare, t_test_p
 
 GRID = 801  # points of the numerical integration
@@ -40,10 +40,10 @@ def nominal_levels(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
         low, high = 0.0, 40.0
         for _ in range(60):  # the critical value, by bisection
             middle = (low + high) / 2
-            outside = 2 * float(density @ scipy.special.ndtr((points - middle * math.sqrt(share)) / spread))
+            outside = 2 * float(density @ special.ndtr((points - middle * math.sqrt(share)) / spread))
             low, high = (middle, high) if outside > budget else (low, middle)
         critical = (low + high) / 2
-        levels.append(float(2 * scipy.special.ndtr(-critical)))
+        levels.append(float(2 * special.ndtr(-critical)))
         edge = critical * math.sqrt(share)
         grid = np.linspace(-edge, edge, GRID)
         weights = np.full(GRID, grid[1] - grid[0])

@@ -4,13 +4,14 @@ Scores go in as fractions of 1, and fractions come out. An interval is None wher
 with no spread at all. Nothing here decides what a trial counts for, but for `score`.
 """
 
-import importlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy  # whose parts are imported as they are used: special, and not stats, which takes a second
+
+from normlab import special
 
 LEVEL = 0.95  # chosen: the convention of the field
 MAX_SEEDS = 10_000  # of an estimate: more than anyone will run
@@ -66,11 +67,6 @@ class Superiority:
     low: float
     high: float
     level: float
-
-
-def warm_up() -> None:
-    """Imports what is computed with here, which takes a while."""
-    importlib.import_module("scipy.special")
 
 
 def score(value: float, *, diverged: bool, num_classes: int) -> float:
@@ -195,8 +191,8 @@ def superiority(first: Mapping[int, float], second: Mapping[int, float], *, leve
         return None
     n, wins = len(seeds), sum(first[seed] > second[seed] for seed in seeds)
     ties, tail = sum(first[seed] == second[seed] for seed in seeds), (1 - level) / 2
-    low = float(scipy.special.betaincinv(wins, n - wins + 1, tail)) if wins else 0.0
-    high = float(scipy.special.betaincinv(wins + ties + 1, n - wins - ties, 1 - tail)) if wins + ties < n else 1.0
+    low = float(special.betaincinv(wins, n - wins + 1, tail)) if wins else 0.0
+    high = float(special.betaincinv(wins + ties + 1, n - wins - ties, 1 - tail)) if wins + ties < n else 1.0
     return Superiority(n=n, probability=(wins + ties / 2) / n, low=low, high=high, level=level)
 
 
@@ -287,14 +283,12 @@ def seeds_for_equivalence(
     within the margin, so that no number would."""
     if not difference.standard_error or abs(difference.difference) >= margin:
         return None
-    runs, z = _runs(difference), scipy.special.ndtri(1 - alpha)
+    runs, z = _runs(difference), special.ndtri(1 - alpha)
     size, standard_error = abs(difference.difference), difference.standard_error
 
     def found(m: int) -> float:
         error = standard_error * (runs / m) ** 0.5
-        return float(
-            scipy.special.ndtr((margin - size) / error - z) + scipy.special.ndtr((margin + size) / error - z) - 1
-        )
+        return float(special.ndtr((margin - size) / error - z) + special.ndtr((margin + size) / error - z) - 1)
 
     return _smallest(lambda m: found(m) >= power)
 
@@ -357,6 +351,18 @@ def prediction_interval(mean: Mean) -> tuple[float, float] | None:
     return mean.mean - half, mean.mean + half
 
 
+def wilson_interval(right: int, count: int, *, level: float = LEVEL) -> tuple[float, float] | None:
+    """The interval of Wilson (1927) for a share of which `right` of `count` were seen; None of nothing."""
+    _checked_level(level)
+    if not count:
+        return None
+    z = special.ndtri((1 + level) / 2)
+    share, spread = right / count, z * z / count
+    half = z * math.sqrt(share * (1 - share) / count + spread / (4 * count))
+    low, high = ((share + spread / 2 + side * half) / (1 + spread) for side in (-1, 1))
+    return float(low) if right else 0.0, float(high) if right < count else 1.0
+
+
 def binomial_error(accuracy: float, num_test: int) -> float:
     """Standard error of an accuracy measured on `num_test` images drawn at random: √(p (1 − p) / n).
 
@@ -384,11 +390,7 @@ def divergence_p(diverged_first: int, n_first: int, diverged_second: int, n_seco
 
 def _log_choose(n: int, k: np.ndarray | int) -> np.ndarray:
     """The logarithm of the number of ways to take k of n."""
-    return np.asarray(
-        scipy.special.gammaln(n + 1)
-        - scipy.special.gammaln(np.add(k, 1))
-        - scipy.special.gammaln(n - np.asarray(k) + 1)
-    )
+    return np.asarray(special.gammaln(n + 1) - special.gammaln(np.add(k, 1)) - special.gammaln(n - np.asarray(k) + 1))
 
 
 def _checked(values: Sequence[float]) -> np.ndarray:
@@ -420,11 +422,11 @@ def _runs(difference: Difference) -> float:
 
 def _power_of_t(shift: float, freedom: float, alpha: float) -> float:
     """Power of a two-sided t test where the true difference is `shift` standard errors."""
-    critical = scipy.special.stdtrit(freedom, 1 - alpha / 2)
+    critical = special.stdtrit(freedom, 1 - alpha / 2)
     if shift > FAR:  # nctdtr fails there; beside so large a shift only the spread's own χ² is uncertain
-        return float(scipy.special.chdtr(freedom, freedom * (shift / critical) ** 2))
-    wrong_side = scipy.special.nctdtr(freedom, shift, -critical) if shift < 5 else 0.0  # nil beyond
-    return float(1 - scipy.special.nctdtr(freedom, shift, critical) + wrong_side)
+        return float(special.chdtr(freedom, freedom * (shift / critical) ** 2))
+    wrong_side = special.nctdtr(freedom, shift, -critical) if shift < 5 else 0.0  # nil beyond
+    return float(1 - special.nctdtr(freedom, shift, critical) + wrong_side)
 
 
 def _smallest(enough: Callable[[int], bool]) -> int:
@@ -438,9 +440,9 @@ def _smallest(enough: Callable[[int], bool]) -> int:
 
 def _t_tail(t: float, freedom: float) -> float:
     """P(T > t)."""
-    return float(scipy.special.stdtr(freedom, -t))
+    return float(special.stdtr(freedom, -t))
 
 
 def _t_quantile(level: float, freedom: float) -> float:
     # The quantile itself: stats.t.ppf is 100 times slower.
-    return float(scipy.special.stdtrit(freedom, (1 + level) / 2))
+    return float(special.stdtrit(freedom, (1 + level) / 2))

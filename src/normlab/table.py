@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from normlab import special
 from normlab.errors import UsageError
 from normlab.grid import Arm, Contrast, Trial, contrasts, trials_by_arm
 from normlab.loading import load_all
@@ -37,7 +38,6 @@ from normlab.stats import (
     superiority,
     t_test_p,
     verdict,
-    warm_up,
 )
 from normlab.store import Store
 from normlab.study import Study
@@ -236,7 +236,7 @@ def read_table(
     by_arm = trials_by_arm(study, fingerprint)
     unique = {trial.id: trial for _, row in by_arm for trial in row}
     failures = store.failures(unique)
-    found = load_all(store, {key: trial.spec for key, trial in unique.items()}, meanwhile=warm_up)
+    found = load_all(store, {key: trial.spec for key, trial in unique.items()}, meanwhile=special.load)
     records = {key: _read(trial, found.get(key), store, failures, metric) for key, trial in unique.items()}
     rows = {arm.label: tuple(records[trial.id] for trial in row) for arm, row in by_arm}
     progress = _followed(study, rows, 1 - level) if study.looks else None

@@ -1,0 +1,218 @@
+"""A figure of panels with common axes: how large it is, and where its panels, ticks, grid, titles and legend stand.
+
+Matplotlib would find all these places by laying everything out several times, with ticks in every panel. Here labels
+stand at the outer panels alone and their sizes are known before, so that places are sums. Of lengths the unit is a
+point, a 72nd of an inch.
+"""
+
+import itertools
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from normlab.pictures import ShownFigure
+
+WIDTH, WIDTH_OF_ONE = 9.6 * 72, 7.2 * 72  # of a figure, and of one with a single column
+HEIGHT, HEIGHT_OF_ONE = 112.0, 158.0  # of a panel, and of one in a single row
+LINE, CHARACTER = 11.0, 5.6  # height of a line, and width of an average character, of 9 points, on the wide side
+TICK = 8.0  # a tick, and the room between it and its label
+GAP, MARGIN = 14.0, 6.0  # between columns, and around everything
+ANGLE = 35  # degrees, of labels that are turned
+GRID = "#dddddd"
+
+Entry = tuple[Line2D, str]  # of a legend
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """What all panels share along one direction: words, length in points, ends, ticks and their labels."""
+
+    words: str
+    length: float
+    ends: tuple[float, float]
+    ticks: tuple[float, ...] = ()
+    labels: tuple[str, ...] = ()
+    turned: bool = False  # labels that would touch otherwise
+    grid: bool = True
+    log: bool = False
+
+    def places(self, values: Sequence[float]) -> list[float]:
+        """Where values lie, in points from the first end."""
+        low, high, *at = (math.log10(value) if self.log else value for value in (*self.ends, *values))
+        return [(value - low) / (high - low) * self.length for value in at]
+
+    def moved(self, value: float, points: float) -> float:
+        """The value that lies so many points behind this one."""
+        low, high = (math.log10(end) if self.log else end for end in self.ends)
+        step = points / self.length * (high - low)
+        return value * 10**step if self.log else value + step
+
+
+def number_axis(words: str, length: float, ends: tuple[float, float], spacing: float, *, whole: bool = False) -> Axis:
+    """An axis with round numbers as ticks, that many points apart or more."""
+    steps = min(max(int(length / spacing), 1), 9)
+    locator = MaxNLocator(steps, steps=[1, 2, 2.5, 5, 10], integer=whole, min_n_ticks=1 if whole else 2)
+    found = locator.tick_values(*ends)
+    ticks = tuple(float(tick) for tick in found if ends[0] <= tick <= ends[1])
+    digits = next(d for d in range(16) if d == 15 or np.allclose(ticks, np.round(ticks, d), rtol=0, atol=1e-9))
+    return Axis(
+        words=words, length=length, ends=ends, ticks=ticks, labels=tuple(f"{tick:.{digits}f}" for tick in ticks)
+    )
+
+
+def with_levels(axis: Axis, values: Sequence[float], labels: Sequence[str]) -> Axis:
+    """The axis with a tick at each of these values that leaves room for its label."""
+    keep, fitted, turned = fit_labels(labels, axis.places(values), axis.length + GAP)
+    return replace(axis, ticks=tuple(values[i] for i in keep), labels=tuple(fitted), turned=turned)
+
+
+def grid_shape(count: int) -> tuple[int, int]:
+    """Columns and rows for so many panels: as few empty places as possible, then as few rows."""
+    if count <= 3:
+        return max(count, 1), 1
+    shapes = [(columns, math.ceil(count / columns)) for columns in ((2,) if count == 4 else (3, 4, 5))]
+    return min(shapes, key=lambda shape: (shape[0] * shape[1] - count, shape[1]))
+
+
+def panel_height(count: int) -> float:
+    """Of each of so many panels."""
+    return HEIGHT if grid_shape(count)[1] > 1 else HEIGHT_OF_ONE
+
+
+def panel_width(count: int, y: Axis) -> float:
+    """Of each of so many panels beside this axis."""
+    columns, _ = grid_shape(count)
+    return ((WIDTH if columns > 1 else WIDTH_OF_ONE) - _left(y) - GAP * (columns - 1) - MARGIN) / columns
+
+
+def make_panels(titles: Sequence[str], x: Axis, y: Axis, legend: Sequence[Entry]) -> tuple[Figure, list[Axes]]:
+    """A figure with an empty panel for each title."""
+    columns, rows = grid_shape(len(titles))
+    width, height = x.length, y.length
+    titles = [wrapped(title, width + GAP) for title in titles]
+    title = LINE * max(map(_num_lines, titles)) + MARGIN if any(titles) else MARGIN  # with what is between rows
+    overhang = [points + MARGIN for points in _overhang(x)]
+    left = max(_left(y), overhang[0])
+    whole_width = left + columns * (width + GAP) - GAP + overhang[1]
+    top = _legend_height(legend, whole_width) + title
+    whole_height = top + rows * (height + title) - title + _bottom(x)
+    figure = ShownFigure(figsize=(whole_width / 72, whole_height / 72))
+    panels = []
+    for i, text in enumerate(titles):
+        at, below = left + i % columns * (width + GAP), top + i // columns * (height + title) + height
+        size = width / whole_width, height / whole_height
+        axes = figure.add_axes((at / whole_width, 1 - below / whole_height, *size))
+        axes.set_title(text, loc="left", y=1.0)  # or matplotlib would look at all ticks for its place
+        _prepare(axes, x, y, wrapped(x.words, width + GAP) if i + columns >= len(titles) else None,
+                 wrapped(y.words, height) if i % columns == 0 else None)  # fmt: skip
+        panels.append(axes)
+    _draw_legend(figure, legend, whole_width)
+    return figure, panels
+
+
+def _prepare(axes: Axes, x: Axis, y: Axis, x_words: str | None, y_words: str | None) -> None:
+    """Ends, grid, and, where there are words, ticks."""
+    if x.log:
+        axes.set_xscale("log")
+    for axis, mine, words in ((axes.xaxis, x, x_words), (axes.yaxis, y, y_words)):
+        axis.set_minor_locator(NullLocator())
+        axis.set_ticks([] if words is None else mine.ticks, labels=[] if words is None else mine.labels)
+        axis.set_label_text(words or "")
+    if x.turned:
+        for label in axes.get_xticklabels():
+            label.set(rotation=ANGLE, ha="right", rotation_mode="anchor")
+    axes.set(xlim=x.ends, ylim=y.ends)
+    for mine, transform in ((x, axes.get_xaxis_transform()), (y, axes.get_yaxis_transform())):
+        if mine.grid:  # one line that is broken between ticks
+            across, along = np.tile([0, 1, math.nan], len(mine.ticks)), np.repeat(mine.ticks, 3)
+            places = (along, across) if mine is x else (across, along)
+            axes.add_line(Line2D(*places, color=GRID, linewidth=0.6, zorder=0.5, transform=transform))
+
+
+def fit_labels(ticks: Sequence[str], places: Sequence[float], around: float) -> tuple[list[int], list[str], bool]:
+    """Which ticks get a label at these places, the labels, and whether they must be turned to fit.
+
+    The next panel's first place lies `around` behind this one's.
+    """
+    order = sorted(range(len(ticks)), key=lambda i: places[i])
+    for wrap in (1000, 16):
+        labels = ["\n".join(textwrap.wrap(tick, wrap)) or " " for tick in ticks]
+        widths = [_width(label) + 6 for label in labels]
+        gaps = [(a, b, places[b] - places[a]) for a, b in itertools.pairwise(order)]
+        gaps.append((order[-1], order[0], places[order[0]] + around - places[order[-1]]))
+        if all(gap >= (widths[a] + widths[b]) / 2 for a, b, gap in gaps):
+            return list(range(len(ticks))), labels, False
+    keep: list[int] = []
+    for i in order:  # turned labels need little more than their height
+        if not keep or places[i] - places[keep[-1]] >= 14:
+            keep.append(i)
+    return keep, [shortened(ticks[i], 36) for i in keep], True
+
+
+def wrapped(text: str, width: float) -> str:
+    """Text in at most three lines of this width."""
+    lines = textwrap.wrap(text, max(8, int(width / CHARACTER)))
+    return "\n".join([*lines[:2], *(["…"] if len(lines) > 3 else lines[2:])])
+
+
+def shortened(text: str, length: int) -> str:
+    """Text of at most so many characters."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+# --- what needs how much room -----------------------------------------------------------------------------------------
+
+
+def _left(y: Axis) -> float:
+    words = wrapped(y.words, y.length)
+    return MARGIN + LINE * _num_lines(words) + 4 + max(map(_width, y.labels), default=0) + TICK
+
+
+def _bottom(x: Axis) -> float:
+    labels = max((LINE * _num_lines(label) for label in x.labels), default=LINE)
+    if x.turned:
+        labels = math.sin(math.radians(ANGLE)) * max(map(_width, x.labels)) + LINE
+    return TICK + labels + 4 + LINE * _num_lines(wrapped(x.words, x.length + GAP)) + MARGIN
+
+
+def _overhang(x: Axis) -> tuple[float, float]:
+    """How far labels reach beyond the panel's left and right end."""
+    before, after = 0.0, 0.0
+    for place, label in zip(x.places(x.ticks), x.labels, strict=True):
+        reach = math.cos(math.radians(ANGLE)) * _width(label) if x.turned else _width(label) / 2
+        before = max(before, reach - place)
+        after = max(after, place + (LINE / 2 if x.turned else reach) - x.length)
+    return before, after
+
+
+def _width(label: str) -> float:
+    return CHARACTER * max(map(len, label.split("\n")))
+
+
+def _num_lines(text: str) -> int:
+    return text.count("\n") + 1
+
+
+# --- legends ----------------------------------------------------------------------------------------------------------
+
+
+def _legend_columns(entries: Sequence[Entry], width: float) -> int:
+    longest = max(len(text) for _, text in entries)
+    return max(1, min(4, int(width / (longest * CHARACTER * 0.9 + 34))))
+
+
+def _legend_height(entries: Sequence[Entry], width: float) -> float:
+    return 10 + 14 * math.ceil(len(entries) / _legend_columns(entries, width))
+
+
+def _draw_legend(figure: Figure, entries: Sequence[Entry], width: float) -> None:
+    handles, labels = [h for h, _ in entries], [text for _, text in entries]
+    columns = _legend_columns(entries, width)
+    figure.legend(handles, labels, loc="upper left", ncols=columns, fontsize=8.5, handlelength=2.6)

@@ -1,0 +1,46 @@
+"""Figures as files: the style of all of them, and the bytes of an SVG, PDF or PNG, which are always the same."""
+
+import io
+import warnings
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from normlab.errors import UsageError, unknown
+
+# Text stays text: smaller, searchable and readable aloud. A level such as $x$ is no formula.
+STYLE: Any = {
+    "svg.fonttype": "none", "svg.hashsalt": "normlab", "pdf.fonttype": 42, "text.parse_math": False, "font.size": 9,
+    "font.family": "DejaVu Sans", "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9,
+    "legend.frameon": False,
+}  # fmt: skip
+METADATA: Any = {
+    ".svg": {"Date": None, "Creator": None},
+    ".png": {"Software": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+RUNS = 3  # zlib's number for the compression of runs of equal bytes, the quickest that makes files as small
+
+
+class ShownFigure(Figure):
+    """A figure that a notebook shows by itself, without pyplot."""
+
+    def _repr_svg_(self) -> str:
+        svg = picture(self, ".svg").decode()
+        return svg[svg.index("<svg") :]
+
+
+def picture(figure: Figure, suffix: str) -> bytes:
+    """The figure as a file of one of the kinds .svg, .png (200 dots an inch) and .pdf, without a date in it."""
+    if suffix not in METADATA:
+        raise UsageError(unknown("kind of picture", suffix, METADATA))
+    content = io.BytesIO()
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a level may be in any script
+        if (engine := figure.get_layout_engine()) is not None:  # laid out once, not twice for each file
+            engine.execute(figure)
+            figure.set_layout_engine(None)
+        quick: Any = {"pil_kwargs": {"compress_level": 1, "compress_type": RUNS}} if suffix == ".png" else {}
+        figure.savefig(content, format=suffix[1:], dpi=200, metadata=METADATA[suffix], **quick)
+    return content.getvalue()
