@@ -13,7 +13,7 @@ from normlab.errors import UsageError, unknown
 STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "normlab", "pdf.fonttype": 42, "text.parse_math": False, "font.size": 9,
     "font.family": "DejaVu Sans", "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9,
-    "legend.frameon": False,
+    "legend.frameon": False, "text.hinting": "no_hinting", "pdf.compression": 1,
 }  # fmt: skip
 METADATA: Any = {
     ".svg": {"Date": None, "Creator": None},
