@@ -122,10 +122,12 @@ def _prepare(axes: Axes, x: Axis, y: Axis, x_words: str | None, y_words: str | N
     if x.log:
         axes.set_xscale("log")
     for axis, mine, words in ((axes.xaxis, x, x_words), (axes.yaxis, y, y_words)):
-        axis.set_minor_locator(NullLocator())
-        axis.set_ticks([] if words is None else mine.ticks, labels=[] if words is None else mine.labels)
-        axis.set_label_text(words or "")
-    if x.turned:
+        axis.set_visible(words is not None)
+        if words is not None:
+            axis.set_minor_locator(NullLocator())
+            axis.set_ticks(mine.ticks, labels=mine.labels)
+            axis.set_label_text(words)
+    if x.turned and x_words is not None:
         for label in axes.get_xticklabels():
             label.set(rotation=ANGLE, ha="right", rotation_mode="anchor")
     axes.set(xlim=x.ends, ylim=y.ends)

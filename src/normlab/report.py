@@ -220,8 +220,7 @@ def provenance_rows(table: StudyTable) -> list[dict[str, str]]:
         else:
             values = [result.provenance.get(key) for result in results]
         if key != "cohort":  # its name; the sizes stand beside it
-            known = [value for value in values if value not in (None, "")]
-            rows.append({"entry": words(key), "value": _provenance_words(key, known)})
+            rows.append({"entry": words(key), "value": _provenance_words(key, values)})
     fingerprints = dict.fromkeys(f"{arm.spec.data}: {arm.spec.data_fingerprint}" for arm in table.arms)
     return [*rows, {"entry": "data fingerprint", "value": some(list(fingerprints))}]
 
@@ -233,13 +232,15 @@ def own_seconds(result: Result) -> float:
 
 
 def _provenance_words(key: str, values: Sequence[Any]) -> str:
-    numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-    if key in {"seconds", "images_per_second", "flops", "joules"} and numbers:
-        middle = f"{min(numbers):,.4g} to {max(numbers):,.4g} a trial, median {median(numbers):,.4g}"
-        return middle if key == "images_per_second" else f"{sum(numbers):,.4g} in all; {middle}"
-    if key == "started" and values:
-        return f"{min(map(str, values))} to {max(map(str, values))}"
-    return some(list(dict.fromkeys(map(str, values)))) or "unknown"
+    if key in {"seconds", "images_per_second", "flops", "joules"}:
+        numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+        if numbers:
+            middle = f"{min(numbers):,.4g} to {max(numbers):,.4g} a trial, median {median(numbers):,.4g}"
+            return middle if key == "images_per_second" else f"{sum(numbers):,.4g} in all; {middle}"
+    known = [word for word in dict.fromkeys(map(str, values)) if word not in ("None", "")]
+    if key == "started" and known:
+        return f"{min(known)} to {max(known)}"
+    return some(known) or "unknown"
 
 
 def commands(study: Study) -> list[str]:

@@ -2,15 +2,12 @@
 
 import io
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from normlab.errors import printable
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
 
 PIPE_COLUMNS = 200  # of a table that no terminal bounds
 
@@ -32,27 +29,55 @@ def table_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _rendered(rows: Sequence[Mapping[str, Any]], *, width: int | None, styled: bool) -> str:
-    """Not printed by rich, which ends the process where nobody reads any more."""
-    from rich.console import Console
-
     if not rows:
         return "(none)"
-    text = io.StringIO()
-    console = Console(highlight=False, markup=False, width=width, file=text, force_terminal=styled)
-    console.print(_columns(rows))
-    return text.getvalue().rstrip("\n")
+    names = [printable(name) for name in rows[0]]
+    cells = [[word(row[name]) for name in rows[0]] for row in rows]
+    numeric = [all(_is_numeric(row[name]) for row in rows) for name in rows[0]]
+    bold = styled and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+    fits = _plain([names, *cells], numeric, width or shutil.get_terminal_size().columns, bold=bold)
+    return _folded(names, cells, numeric, width, styled=styled) if fits is None else fits
 
 
-def _columns(rows: Sequence[Mapping[str, Any]]) -> "Table":
+def _plain(lines: Sequence[Sequence[str]], numeric: Sequence[bool], width: int, *, bold: bool) -> str | None:
+    """What `_folded` gives where nothing need be folded, without rich, which takes long to import and for long tables.
+    None where something need be, or characters may be wider or narrower than others."""
+    if not all(cell.isascii() for line in lines for cell in line):
+        return None
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    if sum(widths) + 2 * (len(widths) - 1) > width:
+        return None
+    columns = list(zip(numeric, widths, strict=True))
+    head, *rest = (
+        "  ".join(
+            cell.rstrip().rjust(most) if right else cell.ljust(most)
+            for cell, (right, most) in zip(line, columns, strict=True)
+        )
+        for line in lines
+    )
+    return "\n".join([f"\x1b[1m{head}\x1b[0m" if bold else head, *rest])
+
+
+def _folded(
+    names: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool], width: int | None, *, styled: bool
+) -> str:
+    """Not printed by rich, which ends the process where nobody reads any more."""
+    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in rows[0]:
-        numeric = all(isinstance(row[name], int | float) or str(row[name])[:1].isdigit() for row in rows)
-        table.add_column(printable(name), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(word(row[name]) for name in rows[0]))
-    return table
+    for name, right in zip(names, numeric, strict=True):
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    text = io.StringIO()
+    console = Console(highlight=False, markup=False, width=width, file=text, force_terminal=styled)
+    console.print(table)
+    return text.getvalue().rstrip("\n")
+
+
+def _is_numeric(value: Any) -> bool:
+    return isinstance(value, int | float) or str(value)[:1].isdigit()
 
 
 def word(value: Any) -> str:

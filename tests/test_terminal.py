@@ -1,0 +1,50 @@
+"""Tables in a terminal or a pipe: the quick way lays out what rich would, and leaves to rich what it cannot."""
+
+import subprocess
+import sys
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from normlab.terminal import _folded, _plain, table_text
+
+CELLS = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=12)
+
+
+def tables(columns: int) -> st.SearchStrategy[list[list[str]]]:
+    head = st.lists(CELLS.filter(bool), min_size=columns, max_size=columns)
+    rows = st.lists(st.lists(CELLS, min_size=columns, max_size=columns), min_size=1, max_size=5)
+    return st.tuples(head, rows).map(lambda table: [table[0], *table[1]])
+
+
+@given(st.integers(1, 5).flatmap(tables), st.data())
+def test_a_table_that_fits_is_laid_out_as_rich_does(lines: list[list[str]], data: st.DataObject) -> None:
+    numeric = data.draw(st.lists(st.booleans(), min_size=len(lines[0]), max_size=len(lines[0])))
+    fits = _plain(lines, numeric, 200, bold=False)
+    assert fits == _folded(lines[0], lines[1:], numeric, 200, styled=False)
+
+
+def test_what_does_not_fit_is_folded() -> None:
+    assert "x" * 199 in table_text([{"a": "x" * 199}])
+    folded = table_text([{"a": "x" * 150, "b": "y" * 150}])
+    assert max(map(len, folded.splitlines())) <= 200
+    assert folded.count("x") == folded.count("y") == 150
+
+
+def test_characters_of_twice_the_width_are_left_to_rich() -> None:
+    assert _plain([["a"], ["層"]], [False], 200, bold=False) is None
+    head, row = table_text([{"a": "層", "b": 1}]).splitlines()
+    assert (head, row) == ("a   b", "層  1")
+
+
+def test_a_head_is_bold_in_a_terminal_alone() -> None:
+    assert _plain([["a", "b"], ["1", "x"]], [True, False], 80, bold=True) == "\x1b[1ma  b\x1b[0m\n1  x"
+    assert _plain([["a", "b"], ["1", "x"]], [True, False], 80, bold=False) == "a  b\n1  x"
+    assert _plain([["a", "b"], ["1", "x"]], [True, False], 3, bold=False) is None
+
+
+def test_short_tables_need_no_rich() -> None:
+    program = (
+        "import sys; from normlab import terminal; terminal.print_table([{'a': 1}]); assert 'rich' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
