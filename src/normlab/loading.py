@@ -5,6 +5,7 @@ more: what it does not send, for whatever reason, is read by who asked.
 """
 
 import contextlib
+import itertools
 import marshal
 import os
 import signal
@@ -37,18 +38,20 @@ def load_all(store: Store, specs: Specs, *, meanwhile: Callable[[], object] = la
     os.close(target)
     with open(source, "rb", buffering=0) as numbers, contextlib.ExitStack() as stack:
 
-        def read() -> Results:
-            found: Results = {}
+        def read() -> Iterator[Results]:
             while number := numbers.read(1):
-                found |= _read(store, shares[number[0]])
-            return found
+                yield _read(store, shares[number[0]])
 
         helpers = []
         with contextlib.suppress(OSError):  # there is no memory left, or there are too many processes
             for _ in range(_num_helpers(len(ids))):
-                helpers.append(stack.enter_context(_helper(lambda: _packed(read(), specs))))
+                helpers.append(
+                    stack.enter_context(_helper(lambda: marshal.dumps([_packed(part, specs) for part in read()])))
+                )
         meanwhile()
-        found = read()
+        found: Results = {}
+        for part in read():
+            found |= part
         for answer in helpers:
             found |= _unpacked(answer.read(), specs)
     return found
@@ -110,7 +113,7 @@ def _packed(results: Results, specs: Specs) -> bytes:
 
 def _unpacked(content: bytes, specs: Specs) -> Results:
     try:
-        rows = marshal.loads(content)
+        rows = list(itertools.chain.from_iterable(map(marshal.loads, marshal.loads(content))))
     except (EOFError, ValueError, TypeError):  # it ended before it was done
         return {}
     found = {}
