@@ -20,6 +20,7 @@ from normlab.network import Network
 PROBE_PIXELS = 250 * 32 * 32  # of a batch whose activations are kept for the backward pass
 GPU_PROBES = 8  # chosen: times as many on a GPU, some 11 GB of the base network
 MIN_IMAGES = 16  # however large: no more memory than a step of training with the usual batch
+CACHED_NUMBERS = 1 << 16  # chosen
 VANISHED = 38.0  # decades of float32's normal numbers: the spread where some layer's gradient is exactly zero
 
 
@@ -109,8 +110,13 @@ def _frozen(network: Network) -> Iterator[None]:
 
 
 def _root_mean_squares(gradient: torch.Tensor, trials: int) -> torch.Tensor:
-    by_trial = gradient.double().reshape(len(gradient), trials, -1)
-    return by_trial.square().mean((0, 2)).sqrt()
+    """Of [N, T·C] or [N, T·C, H, W], by trial: [T]; a part at a time, which the caches hold in float64."""
+    by_trial = gradient.movedim(1, -1)
+    by_trial = by_trial.reshape(-1, trials, by_trial.shape[-1] // trials)
+    totals = torch.zeros(trials, dtype=torch.float64, device=gradient.device)
+    for part in by_trial.split(max(1, CACHED_NUMBERS // by_trial[0].numel())):
+        totals += part.double().square().sum((0, 2))
+    return (totals * trials / gradient.numel()).sqrt()
 
 
 def _decades(sizes: list[float]) -> float:
