@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from llvmlite.binding import get_host_cpu_features
 
-from normlab import convolution, direct, functional, tiles, vectors, winograd
+from normlab import convolution, direct, functional, shallow, tiles, vectors, winograd
 from normlab.cohort import Linear
 from normlab.convolution import WAYS, convolve, fastest_way
 from normlab.functional import (
+    LIKE,
     Rectifiers,
     center,
     in_rows,
@@ -463,6 +464,39 @@ def test_what_is_computed_on_tiles_stays_within_its_scratch_and_reads_nothing_of
         found.append((y, of_weight, of_bias))
     for clean, dirty in zip(*found, strict=True):
         assert torch.equal(clean, dirty)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "shape",
+    [(2, 1, 3, 16, 32, 32), (1, 1, 1, 8, 1, 1), (3, 2, 3, 64, 9, 7), (2, 3, 4, 24, 17, 5), (2, 2, 2, 40, 8, 1)],
+)  # fmt: skip
+def test_the_gradient_of_few_channels_is_exact_stays_within_its_scratch_and_reads_nothing_of_what_was_there(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    images, trials, channels, filters, height, width = shape
+    x, weight, bias, g = convolved(*shape)
+    x, g, weight = in_rows(x.to(dtype)), in_rows(g.to(dtype)), in_rows(weight)
+    needed, guard, found = shallow.scratch_floats(width, channels, filters), 1024, []
+    types = LIKE[dtype], winograd.lanes_for(channels, filters)
+    for before in (0.0, math.nan):
+        memory = torch.full((needed + 2 * guard,), before)
+        of_weight, of_bias = torch.empty_like(weight), torch.empty_like(bias)
+        sizes = (images, height, width, trials, channels, filters)
+        launch(shallow.weight_gradient, *types, x, g, of_weight, of_bias, memory[guard:-guard], *sizes)
+        guards = torch.cat([memory[:guard], memory[-guard:]])
+        assert torch.equal(guards.nan_to_num(7.0), torch.full_like(guards, before).nan_to_num(7.0))
+        found.append((of_weight, of_bias))
+    exact = [leaf.double().requires_grad_() for leaf in (weight, bias)]
+    y = F.conv2d(x.double(), *exact, padding=1, groups=trials)
+    for clean, dirty, expected in zip(*found, torch.autograd.grad(y, exact, g.double()), strict=True):
+        assert torch.equal(clean, dirty)
+        assert float((clean - expected).abs().max()) <= 2e-6 * float(expected.abs().max())
+
+
+def test_the_gradient_of_few_channels_is_summed_directly_where_there_are_no_tiles() -> None:
+    chosen = [convolution._gradient_kernels(torch.float32, 2, (8, 8), channels, 16)[0] for channels in (1, 3, 4, 5)]
+    assert chosen == [shallow, shallow, shallow, winograd]
 
 
 def test_a_convolution_of_no_image_is_none() -> None:

@@ -1,5 +1,5 @@
-"""Convolutions of T trials at once: compiled on a CPU (`winograd`, `direct`), on a GPU in the way that is fastest for a
-shape."""
+"""Convolutions of T trials at once: compiled on a CPU (`winograd`, `direct`, `shallow`), on a GPU in the way that is
+fastest for a shape."""
 
 import math
 import time
@@ -13,12 +13,13 @@ from normlab.functional import LIKE, along, empty_rows, in_rows
 from normlab.graphs import launch
 
 direct: Any
+shallow: Any
 winograd: Any
 try:
-    from normlab import direct, winograd
+    from normlab import direct, shallow, winograd
     from normlab.tiles import has_tiles
 except ImportError:  # numba does not exist for every Python and platform
-    direct = winograd = None
+    direct = shallow = winograd = None
 
 MOST_PAIRS = 2**17  # of channels: with more, weights laid out anew leave the caches, and oneDNN is as fast
 
@@ -61,7 +62,7 @@ class _Compiled(torch.autograd.Function):
         of_weight, of_bias = torch.empty_like(weight), weight.new_empty(len(weight))
         channels, filters = width // trials, len(weight) // trials
         sizes = (images, *size, trials, channels, filters)
-        kernels, types, num_scratch = _kernels(x.dtype, images, size, channels, filters)
+        kernels, types, num_scratch = _gradient_kernels(x.dtype, images, size, channels, filters)
         scratch = weight.new_empty(num_scratch)
         launch(kernels.weight_gradient, *types, x, gradient, of_weight, of_bias, scratch, *sizes)
         return of_input, of_weight, of_bias if ctx.has_bias else None, None
@@ -88,6 +89,16 @@ def _kernels(
         return direct, (), direct.scratch_floats(images, *size, channels, filters)
     types = LIKE[dtype], winograd.lanes_for(channels, filters), winograd.kind_for(LIKE[dtype], channels, filters)
     return winograd, types, winograd.scratch_floats(channels, filters)
+
+
+def _gradient_kernels(
+    dtype: torch.dtype, images: int, size: Sequence[int], channels: int, filters: int
+) -> tuple[Any, tuple[Any, ...], int]:
+    """The same for the gradient of weights."""
+    kernels, types, num_scratch = _kernels(dtype, images, size, channels, filters)
+    if kernels is winograd and channels <= shallow.MOST:
+        return shallow, types[:2], shallow.scratch_floats(size[1], channels, filters)
+    return kernels, types, num_scratch
 
 
 def _grouped(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, trials: int) -> torch.Tensor:

@@ -114,7 +114,7 @@ def _root_mean_squares(gradient: torch.Tensor, trials: int) -> torch.Tensor:
     by_trial = gradient.movedim(1, -1)
     by_trial = by_trial.reshape(-1, trials, by_trial.shape[-1] // trials)
     totals = torch.zeros(trials, dtype=torch.float64, device=gradient.device)
-    for part in by_trial.split(max(1, CACHED_NUMBERS // by_trial[0].numel())):
+    for part in torch.split(by_trial, max(1, CACHED_NUMBERS // by_trial[0].numel())):
         totals += part.double().square().sum((0, 2))
     return (totals * trials / gradient.numel()).sqrt()
 
