@@ -59,6 +59,7 @@ FIGURES = {
     "wordy levels beside each other": lambda: draw_factor(factor_data(WORDY, panels=5)),
     "a number": lambda: draw_factor(factor_data(NUMBERS, panels=12, series=7, numeric=True, log=True)),
     "many numbers": lambda: draw_factor(factor_data(tuple(f"{i}e-4" for i in range(1, 40)), numeric=True)),
+    "one number by two names": lambda: draw_factor(factor_data(("1", "1.0"), numeric=True)),
     "an unfilled row": lambda: draw_factor(factor_data(("4", "8", "16"), panels=7, numeric=True)),
     "long titles": lambda: draw_factor(factor_data(("none", "batch"), panels=12, title=LONG)),
     "a long label": lambda: draw_factor(factor_data(("none", "batch"), panels=6, y_label=f"{LONG} (%)")),

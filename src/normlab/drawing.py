@@ -72,7 +72,7 @@ def _x_axis(data: FactorFigure, num_series: int, length: float) -> Axis:
     """The levels' axis, on which nothing of the first and the last is cut off."""
     low, high = (math.log10(p) if data.log else p for p in (min(data.positions), max(data.positions)))
     reach = (num_series - 1) / 2 * STEP + BESIDE + 2 * COLUMN  # in points
-    pad = max(0.07, reach / (length - 2 * reach)) * (high - low) if data.numeric else 0.5
+    pad = max(0.07, reach / (length - 2 * reach)) * (high - low) if data.numeric and high > low else 0.5
     ends = (10 ** (low - pad), 10 ** (high + pad)) if data.log else (low - pad, high + pad)
     axis = Axis(words=data.x_label, length=length, ends=ends, grid=data.numeric, log=data.log)
     return with_levels(axis, data.positions, data.ticks)

@@ -147,7 +147,6 @@ def draw_confusion(result: Result, details: Details) -> Figure:
         figure = Figure(figsize=(inches + 1.2, inches), layout="constrained")
         axes = figure.subplots()
         shown = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
-        axes.grid(visible=False)
         every = max(1, size // 50)
         ticks = list(range(0, size, every))
         names = [name if len(name) <= 18 else f"{name[:17]}…" for name in details.classes]
