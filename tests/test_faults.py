@@ -384,7 +384,7 @@ def test_a_cohort_that_does_not_fit_into_memory_is_halved_and_what_never_fits_is
         "norm=batch",
         "seeds=8",
         "epochs=1",
-        "network=100K-1C1B-10D",
+        "network=200K-1C1B-10D",
         "batch_size=600",
         "train_images=600",
         "test_images=100",

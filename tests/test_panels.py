@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -46,6 +47,14 @@ def curve_data(epochs: int, *, panels: int = 1, series: int = 2) -> CurveFigure:
     return CurveFigure(panels=found, names=names, chance=0.1, dropout=True, damaged=0, left_out="")
 
 
+def flat_curves() -> CurveFigure:
+    curve = Curve(epochs=(1, 2), mean=(0.10000000000000002, 0.1), lowest=(0.1, 0.1), highest=(0.1, 0.1))
+    arms = (ArmCurves(name="", n=3, train=curve, test=curve, diverged_at=(), damaged=()),)
+    return CurveFigure(
+        panels=(CurvePanel(title="", arms=arms),), names=("",), chance=0.1, dropout=False, damaged=0, left_out=""
+    )
+
+
 def texts(figure: Figure) -> list[tuple[Text, Bbox]]:
     FigureCanvasAgg(figure).draw()
     return [(t, t.get_window_extent()) for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
@@ -61,6 +70,12 @@ FIGURES = {
     "many numbers": lambda: draw_factor(factor_data(tuple(f"{i}e-4" for i in range(1, 40)), numeric=True)),
     "one number by two names": lambda: draw_factor(factor_data(("1", "1.0"), numeric=True)),
     "an unfilled row": lambda: draw_factor(factor_data(("4", "8", "16"), panels=7, numeric=True)),
+    "wordy levels in an unfilled row": lambda: draw_factor(factor_data(WORDY, panels=7)),
+    "numbers in an unfilled row": lambda: draw_factor(
+        factor_data(NUMBERS, panels=11, series=7, numeric=True, log=True)
+    ),
+    "a name in capitals": lambda: draw_factor(factor_data(("WMQ" * 8, "ДО АКТИВАЦИИ" * 2, "off"))),
+    "curves that differ by rounding": lambda: draw_curves(flat_curves()),
     "long titles": lambda: draw_factor(factor_data(("none", "batch"), panels=12, title=LONG)),
     "a long label": lambda: draw_factor(factor_data(("none", "batch"), panels=6, y_label=f"{LONG} (%)")),
     "curves": lambda: draw_curves(curve_data(60)),
@@ -90,6 +105,30 @@ def test_text_lies_on_no_panel_and_panels_are_of_one_size(name: str) -> None:
         assert (box.width, box.height) == pytest.approx((boxes[0].width, boxes[0].height))
         for text, its_box in found:
             assert Bbox.intersection(box.padded(-1), its_box) is None, text
+
+
+@pytest.mark.parametrize("name", ["wordy levels beside each other", "wordy levels in an unfilled row"])
+def test_turned_labels_cross_no_panel_and_no_text_that_is_level(name: str) -> None:
+    figure = FIGURES[name]()
+    found = texts(figure)
+    others = [box for text, box in found if text.get_rotation() in (0, 90)]
+    others += [axes.get_window_extent() for axes in figure.axes]
+    turned = [box for text, box in found if text.get_rotation() not in (0, 90)]
+    assert turned
+    for box in turned:  # along the middle of the text, from its lower left to its upper right end
+        for share in np.linspace(0.05, 0.95, 19):
+            at = box.x0 + share * box.width, box.y0 + share * box.height
+            assert not any(other.contains(*at) for other in others)
+
+
+def test_a_users_own_style_changes_no_figure() -> None:
+    plain = [axes.get_position().bounds for axes in FIGURES["one panel"]().axes]
+    with mpl.rc_context({"axes.grid": True, "axes.labelsize": 30, "figure.autolayout": True, "legend.borderpad": 5}):
+        figure = FIGURES["one panel"]()
+        assert figure.get_layout_engine() is None
+        assert not figure.axes[0].xaxis.get_gridlines()[0].get_visible()
+        assert figure.axes[0].xaxis.label.get_fontsize() == 9
+        assert [axes.get_position().bounds for axes in figure.axes] == plain
 
 
 def test_nothing_of_the_first_and_last_number_is_cut_off() -> None:

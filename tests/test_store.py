@@ -521,6 +521,17 @@ def test_a_clock_that_jumps_does_not_take_a_trial_from_a_living_process(store: S
         assert not store.claim(["a"])
 
 
+@pytest.mark.fault(1)
+def test_a_runner_that_is_killed_while_it_claims_leaves_no_claim_of_nobody(store: Store) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from normlab.store import Store\n"
+        "Path.write_text = lambda path, text: (path.touch(), os.kill(os.getpid(), 9))\n"
+        "Store(Path(sys.argv[1])).claim(['a'])"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(store.root)], check=False).returncode == -9
+    assert store.claim(["a"])
+
+
 @pytest.mark.fault(15)
 def test_a_claim_of_another_machine_from_the_future_is_watched_and_taken_once_it_is_silent(
     store: Store, monkeypatch: pytest.MonkeyPatch

@@ -47,7 +47,7 @@ def draw_factor(data: FactorFigure) -> Figure:
         count = len(data.panels)
         names = list(dict.fromkeys(series.name for panel in data.panels for series in panel.series))
         y = number_axis(data.y_label, panel_height(count), _y_limits(data), 18)
-        x = _x_axis(data, len(names), panel_width(count, y))
+        x = _x_axis(data, len(names), count, panel_width(count, y))
         figure, panels = make_panels([panel.title for panel in data.panels], x, y, _factor_legend(data, names))
         for axes, panel in zip(panels, data.panels, strict=True):
             _draw_panel(axes, data, panel, names, x)
@@ -68,14 +68,14 @@ def draw_curves(data: CurveFigure) -> Figure:
     return figure
 
 
-def _x_axis(data: FactorFigure, num_series: int, length: float) -> Axis:
+def _x_axis(data: FactorFigure, num_series: int, num_panels: int, length: float) -> Axis:
     """The levels' axis, on which nothing of the first and the last is cut off."""
     low, high = (math.log10(p) if data.log else p for p in (min(data.positions), max(data.positions)))
     reach = (num_series - 1) / 2 * STEP + BESIDE + 2 * COLUMN  # in points
     pad = max(0.07, reach / (length - 2 * reach)) * (high - low) if data.numeric and high > low else 0.5
     ends = (10 ** (low - pad), 10 ** (high + pad)) if data.log else (low - pad, high + pad)
     axis = Axis(words=data.x_label, length=length, ends=ends, grid=data.numeric, log=data.log)
-    return with_levels(axis, data.positions, data.ticks)
+    return with_levels(axis, data.positions, data.ticks, num_panels)
 
 
 def _y_limits(data: FactorFigure) -> tuple[float, float]:
@@ -101,7 +101,7 @@ def _curve_limits(data: CurveFigure) -> tuple[tuple[float, float], tuple[float, 
         return (0.0, 1.0), (0.0, 100.0)
     found = []
     for low, high, least in ((min(epochs), max(epochs), 0.5), (100 * min(values), 100 * max(values), 0.2)):
-        pad = max(0.05 * (high - low), 0.0 if high > low else least)
+        pad = 0.05 * (high - low) if high - low > 1e-6 else least  # means of equal values differ by rounding
         found.append((low - pad, high + pad))
     return found[0], found[1]
 
@@ -109,7 +109,7 @@ def _curve_limits(data: CurveFigure) -> tuple[tuple[float, float], tuple[float, 
 def _draw_panel(axes: Axes, data: FactorFigure, panel: Panel, names: Sequence[str], x: Axis) -> None:
     if data.chance is not None:
         axes.axhline(100 * data.chance, color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
-    places = sorted(x.places(data.positions))
+    places = sorted(set(x.places(data.positions)))
     room = 0.85 * min((b - a for a, b in itertools.pairwise(places)), default=x.length) / len(names)
     step = min(room, STEP if data.numeric else 16.0)  # a number keeps close to its place
     for series in panel.series:

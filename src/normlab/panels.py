@@ -1,13 +1,14 @@
 """A figure of panels with common axes: how large it is, and where its panels, ticks, grid, titles and legend stand.
 
 Matplotlib would find all these places by laying everything out several times, with ticks in every panel. Here labels
-stand at the outer panels alone and their sizes are known before, so that places are sums. Of lengths the unit is a
-point, a 72nd of an inch.
+stand at the outer panels alone, and their sizes are reckoned beforehand, so that places are sums. Of lengths the unit
+is a point, a 72nd of an inch.
 """
 
 import itertools
 import math
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -21,7 +22,7 @@ from normlab.pictures import ShownFigure
 
 WIDTH, WIDTH_OF_ONE = 9.6 * 72, 7.2 * 72  # of a figure, and of one with a single column
 HEIGHT, HEIGHT_OF_ONE = 112.0, 158.0  # of a panel, and of one in a single row
-LINE, CHARACTER = 11.0, 5.6  # height of a line, and width of an average character, of 9 points, on the wide side
+LINE, CHARACTER = 11.0, 5.6  # height of a line, and width of an average character, of 9 points
 TICK = 8.0  # a tick, and the room between it and its label
 GAP, MARGIN = 14.0, 6.0  # between columns, and around everything
 ANGLE = 35  # degrees, of labels that are turned
@@ -67,9 +68,10 @@ def number_axis(words: str, length: float, ends: tuple[float, float], spacing: f
     )
 
 
-def with_levels(axis: Axis, values: Sequence[float], labels: Sequence[str]) -> Axis:
-    """The axis with a tick at each of these values that leaves room for its label."""
-    keep, fitted, turned = fit_labels(labels, axis.places(values), axis.length + GAP)
+def with_levels(axis: Axis, values: Sequence[float], labels: Sequence[str], num_panels: int) -> Axis:
+    """The axis, of so many panels, with a tick at each of these values that leaves room for its label."""
+    around = axis.length + GAP if grid_shape(num_panels)[0] > 1 else math.inf
+    keep, fitted, turned = fit_labels(labels, axis.places(values), around)
     return replace(axis, ticks=tuple(values[i] for i in keep), labels=tuple(fitted), turned=turned)
 
 
@@ -96,29 +98,31 @@ def make_panels(titles: Sequence[str], x: Axis, y: Axis, legend: Sequence[Entry]
     """A figure with an empty panel for each title."""
     columns, rows = grid_shape(len(titles))
     width, height = x.length, y.length
-    titles = [wrapped(title, width + GAP) for title in titles]
-    title = LINE * max(map(_num_lines, titles)) + MARGIN if any(titles) else MARGIN  # with what is between rows
+    texts = [wrapped(title, width + GAP) for title in titles]
+    above = LINE * max(map(_num_lines, texts)) + MARGIN if any(texts) else MARGIN  # each row of panels
+    below = _bottom(x) if x.turned and len(titles) % columns else 0.0  # the row before an unfilled one, which it labels
     overhang = [points + MARGIN for points in _overhang(x)]
     left = max(_left(y), overhang[0])
     whole_width = left + columns * (width + GAP) - GAP + overhang[1]
-    top = _legend_height(legend, whole_width) + title
-    whole_height = top + rows * (height + title) - title + _bottom(x)
+    top = _legend_height(legend, whole_width)
+    whole_height = top + rows * (above + height) + below + _bottom(x)
     figure = ShownFigure(figsize=(whole_width / 72, whole_height / 72))
     panels = []
-    for i, text in enumerate(titles):
-        at, below = left + i % columns * (width + GAP), top + i // columns * (height + title) + height
-        size = width / whole_width, height / whole_height
-        axes = figure.add_axes((at / whole_width, 1 - below / whole_height, *size))
+    for i, text in enumerate(texts):
+        row, column = divmod(i, columns)
+        edge = top + (row + 1) * (above + height) + (below if row == rows - 1 else 0.0)  # the lower, from the top
+        corner = (left + column * (width + GAP)) / whole_width, 1 - edge / whole_height
+        axes = figure.add_axes((*corner, width / whole_width, height / whole_height))
         axes.set_title(text, loc="left", y=1.0)  # or matplotlib would look at all ticks for its place
-        _prepare(axes, x, y, wrapped(x.words, width + GAP) if i + columns >= len(titles) else None,
-                 wrapped(y.words, height) if i % columns == 0 else None)  # fmt: skip
+        _prepare(axes, x, y, wrapped(x.words, width + GAP) if i + columns >= len(texts) else None,
+                 wrapped(y.words, height) if column == 0 else None)  # fmt: skip
         panels.append(axes)
     _draw_legend(figure, legend, whole_width)
     return figure, panels
 
 
 def _prepare(axes: Axes, x: Axis, y: Axis, x_words: str | None, y_words: str | None) -> None:
-    """Ends, grid, and, where there are words, ticks."""
+    """Ends, grid, and ticks along each direction for which there are words."""
     if x.log:
         axes.set_xscale("log")
     for axis, mine, words in ((axes.xaxis, x, x_words), (axes.yaxis, y, y_words)):
@@ -195,7 +199,14 @@ def _overhang(x: Axis) -> tuple[float, float]:
 
 
 def _width(label: str) -> float:
-    return CHARACTER * max(map(len, label.split("\n")))
+    return CHARACTER * max(sum(map(_share, line)) for line in label.split("\n"))
+
+
+def _share(character: str) -> float:
+    """Of the width of an average character."""
+    if unicodedata.east_asian_width(character) in "WF":
+        return 1.65
+    return 1.25 if character.isupper() or character in "mw%" else 1.0
 
 
 def _num_lines(text: str) -> int:

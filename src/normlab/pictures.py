@@ -9,11 +9,16 @@ from matplotlib.figure import Figure
 
 from normlab.errors import UsageError, unknown
 
-# Text stays text: smaller, searchable and readable aloud. A level such as $x$ is no formula.
+# Text stays text: smaller, searchable and readable aloud. A level such as $x$ is no formula. What `panels` counts with
+# is as Matplotlib has it by default, whatever style its user has set.
 STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "normlab", "pdf.fonttype": 42, "text.parse_math": False, "font.size": 9,
     "font.family": "DejaVu Sans", "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9,
     "legend.frameon": False, "text.hinting": "no_hinting", "pdf.compression": 1,
+    "axes.grid": False, "axes.labelsize": "medium", "xtick.labelsize": "medium", "ytick.labelsize": "medium",
+    "axes.titlepad": 6, "axes.labelpad": 4, "xtick.major.size": 3.5, "ytick.major.size": 3.5, "xtick.major.pad": 3.5,
+    "ytick.major.pad": 3.5, "legend.borderpad": 0.4, "legend.labelspacing": 0.5, "legend.borderaxespad": 0.5,
+    "figure.autolayout": False, "figure.constrained_layout.use": False,
 }  # fmt: skip
 METADATA: Any = {
     ".svg": {"Date": None, "Creator": None},

@@ -188,12 +188,10 @@ class Store:
             ]
             if all_or_none and len(free) < len(trial_ids):
                 return []
+            whole = self.root / ".claim"  # half a claim, of a runner that was killed, would be nobody's for a minute
             for trial_id in free:
-                try:
-                    self._claim(trial_id).write_text(json.dumps(process_identity()))
-                except BaseException:  # an interrupt too: half a claim would be nobody's for a minute
-                    self._claim(trial_id).unlink(missing_ok=True)
-                    raise
+                whole.write_text(json.dumps(process_identity()))
+                os.replace(whole, self._claim(trial_id))
         return free
 
     def is_claimed(self, trial_id: str) -> bool:
