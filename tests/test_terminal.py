@@ -6,9 +6,9 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normlab.terminal import _folded, _plain, table_text
+from normlab.terminal import NARROW, _folded, _plain, table_text
 
-CELLS = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=12)
+CELLS = st.text(st.characters(min_codepoint=32, max_codepoint=126) | st.sampled_from(sorted(NARROW)), max_size=12)
 
 
 def tables(columns: int) -> st.SearchStrategy[list[list[str]]]:
@@ -44,7 +44,6 @@ def test_a_head_is_bold_in_a_terminal_alone() -> None:
 
 
 def test_short_tables_need_no_rich() -> None:
-    program = (
-        "import sys; from normlab import terminal; terminal.print_table([{'a': 1}]); assert 'rich' not in sys.modules"
-    )
+    table = "from normlab import terminal; terminal.print_table([{'a − b': 1}])"
+    program = f"import sys; {table}; assert 'rich' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)

@@ -125,12 +125,14 @@ def _prepare(axes: Axes, x: Axis, y: Axis, x_words: str | None, y_words: str | N
     """Ends, grid, and ticks along each direction for which there are words."""
     if x.log:
         axes.set_xscale("log")
-    for axis, mine, words in ((axes.xaxis, x, x_words), (axes.yaxis, y, y_words)):
+    place_x, place_y = (0.5, -_below(x) / y.length), (-_beside(y) / x.length, 0.5)
+    for axis, mine, words, place in ((axes.xaxis, x, x_words, place_x), (axes.yaxis, y, y_words, place_y)):
         axis.set_visible(words is not None)
         if words is not None:
             axis.set_minor_locator(NullLocator())
             axis.set_ticks(mine.ticks, labels=mine.labels)
             axis.set_label_text(words)
+            axis.set_label_coords(*place)  # or matplotlib would measure all labels of ticks for it
     if x.turned and x_words is not None:
         for label in axes.get_xticklabels():
             label.set(rotation=ANGLE, ha="right", rotation_mode="anchor")
@@ -177,15 +179,24 @@ def shortened(text: str, length: int) -> str:
 
 
 def _left(y: Axis) -> float:
-    words = wrapped(y.words, y.length)
-    return MARGIN + LINE * _num_lines(words) + 4 + max(map(_width, y.labels), default=0) + TICK
+    return MARGIN + LINE * _num_lines(wrapped(y.words, y.length)) + _beside(y)
+
+
+def _beside(y: Axis) -> float:
+    """From a panel to the axis's words."""
+    return 4 + max(map(_width, y.labels), default=0) + TICK
 
 
 def _bottom(x: Axis) -> float:
+    return _below(x) + LINE * _num_lines(wrapped(x.words, x.length + GAP)) + MARGIN
+
+
+def _below(x: Axis) -> float:
+    """From a panel to the axis's words."""
     labels = max((LINE * _num_lines(label) for label in x.labels), default=LINE)
     if x.turned:
         labels = math.sin(math.radians(ANGLE)) * max(map(_width, x.labels)) + LINE
-    return TICK + labels + 4 + LINE * _num_lines(wrapped(x.words, x.length + GAP)) + MARGIN
+    return TICK + labels + 4
 
 
 def _overhang(x: Axis) -> tuple[float, float]:

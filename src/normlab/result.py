@@ -6,10 +6,9 @@ the SHA-256 of the other and its own; and `details.json` with what grows: the cu
 
 import functools
 import hashlib
-import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -158,7 +157,7 @@ def result_from_json(text: str) -> Result:
             id=tree["id"],
             spec=_spec(tree["spec"]),
             status=tree["status"],
-            metrics={str(name): float(value) for name, value in tree["metrics"].items()},
+            metrics={name: float(value) for name, value in tree["metrics"].items()},
             diverged_epoch=tree["diverged_epoch"],
             provenance=tree["provenance"],
             files=dict(tree["files"]),
@@ -202,16 +201,13 @@ def _require_sense(tree: Mapping[str, Any]) -> None:
         raise ValueError(f"the status is {status}, and diverged_epoch {epoch!r}")
     if not isinstance(provenance, dict) or not isinstance(metrics, dict):
         raise ValueError("its metrics or its provenance have no names")
-    for name in MEASURED:
-        if name in provenance and not _is_number(provenance[name]):
-            raise ValueError(f"its {name} is {provenance[name]!r}, which is no number")
+    measured = [(name, provenance[name]) for name in MEASURED if name in provenance]
+    for name, value in (*measured, *metrics.items()):
+        if type(value) not in _NUMBERS or not -LARGEST < value < LARGEST:
+            raise ValueError(f"its {name} is {value!r}; allowed: a number below {LARGEST:g}")
     for name, value in metrics.items():
-        if not _is_number(value) or ("accuracy" in name and not 0 <= value <= 1):
-            raise ValueError(f"its {name} is {value!r}")
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and abs(value) < LARGEST  # type: ignore[arg-type]  # and not bool, an int
+        if "accuracy" in name and not 0 <= value <= 1:
+            raise ValueError(f"its {name} is {value!r}; allowed: a share of 1")
 
 
 def _fault(error: ValidationError) -> str:
@@ -294,6 +290,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _SEAL, _END = ',\n "sha256": "', "\n}\n"  # around a result's own digest, as `json_text` lays it out
+_NUMBERS = (float, int)  # and not bool, which is an int for Python
 _TOO_DEEP = "it is nested beyond reason"
 _SEED = re.compile("0|[1-9][0-9]{0,9}")
 _OTHER_LAYOUT = re.compile(r'"(?:\s+:|:[^ ])')  # of a colon after a key
@@ -310,12 +307,8 @@ def json_text(tree: Any, level: int = 0) -> str:
     encode, outside, inside = _encoder(level), "\n" + " " * level, "\n" + " " * (level + 1)
     if not isinstance(tree, _NESTING) or not tree:
         return encode(tree)
-    if isinstance(tree, list) and _are_flat_rows(tree):  # all at once: within a text no line ends
-        rows = _encoder(level + 1)(tree).removeprefix("[{").removesuffix("}]")
-        between = f"{inside}}},{inside}{{{inside} "
-        return f"[{inside}{{{inside} {rows.replace(f'}},{inside} {{', between)}{inside}}}{outside}]"
     values = list(tree.values()) if isinstance(tree, dict) else tree
-    if not _nest(values):
+    if not any(issubclass(kind, _NESTING) for kind in set(map(type, values))):
         text = encode(tree)
         return f"{text[0]}{inside}{text[1:-1]}{outside}{text[-1]}"
     parts = [json_text(value, level + 1) for value in values]
@@ -323,17 +316,6 @@ def json_text(tree: Any, level: int = 0) -> str:
         parts = [f"{encode(key)}: {part}" for key, part in zip(tree, parts, strict=True)]
     first, last = "{}" if isinstance(tree, dict) else "[]"
     return f"{first}{inside}{f',{inside}'.join(parts)}{outside}{last}"
-
-
-def _are_flat_rows(values: list[Any]) -> bool:
-    return all(isinstance(row, dict) and row for row in values) and not _nest(
-        itertools.chain.from_iterable(map(dict.values, values))
-    )
-
-
-def _nest(values: Iterable[Any]) -> bool:
-    """Whether one of them holds further ones."""
-    return any(issubclass(kind, _NESTING) for kind in set(map(type, values)))
 
 
 _NESTING = (dict, list, tuple)

@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pydantic_core
+
 from normlab.grid import Arm
-from normlab.result import json_text
 from normlab.sensitivity import sensitivities, sensitivity_contrasts
 from normlab.stats import binomial_error
 from normlab.table import STATES, ArmRecord, ContrastRecord, StudyTable
@@ -227,7 +228,7 @@ def to_json(table: StudyTable) -> str:
         "sensitivity_contrasts": sensitivity_contrast_rows(table),
         "trials": trial_rows(table),
     }
-    return json_text(tree)
+    return pydantic_core.to_json(tree, indent=1, inf_nan_mode="null").decode()
 
 
 # --- what rows are made of --------------------------------------------------------------------------------------------

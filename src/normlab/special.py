@@ -16,7 +16,9 @@ from typing import Any
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(name)
-    return getattr(load(), name, None) or getattr(importlib.import_module("scipy.special"), name)
+    found = getattr(load(), name, None) or getattr(importlib.import_module("scipy.special"), name)
+    globals()[name] = found  # the next time it is here
+    return found
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 from normlab.errors import printable
 
 PIPE_COLUMNS = 200  # of a table that no terminal bounds
+NARROW = frozenset("−–…")  # what tables hold, beside ASCII, of the width of a letter
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -42,7 +44,7 @@ def _rendered(rows: Sequence[Mapping[str, Any]], *, width: int | None, styled: b
 def _plain(lines: Sequence[Sequence[str]], numeric: Sequence[bool], width: int, *, bold: bool) -> str | None:
     """What `_folded` gives where nothing need be folded, without rich, which takes long to import and for long tables.
     None where something need be, or characters may be wider or narrower than others."""
-    if not all(cell.isascii() for line in lines for cell in line):
+    if not all(cell.isascii() or NARROW.issuperset(re.sub("[ -~]", "", cell)) for line in lines for cell in line):
         return None
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     if sum(widths) + 2 * (len(widths) - 1) > width:
