@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import PathPatch
+from matplotlib.patches import PathPatch, Polygon
 from matplotlib.path import Path
 from matplotlib.transforms import ScaledTranslation, Transform
 
@@ -123,8 +123,6 @@ def _draw_series(axes: Axes, data: FactorFigure, series: Series, i: int, centre:
     beside = centre + (BESIDE if data.numeric else 0.24 * step)
     at = [data.positions[p.x] for p in series.points]
     mean = [100 * p.mean for p in series.points]
-    if data.numeric:
-        axes.plot(at, mean, color=COLOURS[i], linestyle=DASHES[i], linewidth=1.2, transform=means, zorder=2)
     bars = [(place, p.low, p.high) for p, place in zip(series.points, at, strict=True) if p.low is not None]
     if bars:  # in one line that is broken between them
         ends = np.array([(low, high, math.nan) for _, low, high in bars], dtype=float)
@@ -142,7 +140,7 @@ def _draw_series(axes: Axes, data: FactorFigure, series: Series, i: int, centre:
             axes.plot(*zip(*dots, strict=True), transform=column, **_seed_style(i))
         if crosses:
             axes.plot(*zip(*sorted(crosses), strict=True), transform=column, **_cross_style(i))
-    axes.plot(at, mean, color=COLOURS[i], transform=means, zorder=4, **_mean_style(i))
+    axes.plot(at, mean, transform=means, zorder=4, **_mean_style(i, data))
 
 
 def _dots(data: FactorFigure, series: Series, x: Axis, **style: Any) -> PathPatch:
@@ -165,9 +163,9 @@ def _shifted(axes: Axes, points: float) -> Transform:
     return axes.transData + ScaledTranslation(points / 72, 0, scale)
 
 
-def _mean_style(i: int) -> dict[str, Any]:
-    return {"marker": MARKERS[i], "markersize": 5.5, "linestyle": "none", "markeredgecolor": "white",
-            "markeredgewidth": 0.6}  # fmt: skip
+def _mean_style(i: int, data: FactorFigure) -> dict[str, Any]:
+    return {"color": COLOURS[i], "marker": MARKERS[i], "markersize": 5.5, "markeredgecolor": "white",
+            "markeredgewidth": 0.6, "linestyle": DASHES[i] if data.numeric else "none", "linewidth": 1.2}  # fmt: skip
 
 
 def _seed_style(i: int) -> dict[str, Any]:
@@ -183,7 +181,8 @@ def _draw_arm_curves(axes: Axes, arm: ArmCurves, data: CurveFigure) -> None:
     i = data.names.index(arm.name) % MAX_SERIES
     colour, test, train = COLOURS[i], arm.test, arm.train
     percents = 100 * np.array([test.mean, test.lowest, test.highest])
-    axes.fill_between(test.epochs, percents[1], percents[2], color=colour, alpha=0.18, linewidth=0)
+    band = np.array([(*test.epochs, *test.epochs[::-1]), (*percents[1], *percents[2][::-1])]).T
+    axes.add_patch(Polygon(band, color=colour, alpha=0.18, linewidth=0))
     every = max(1, len(test.epochs) // 6)
     axes.plot(test.epochs, percents[0], color=colour, linestyle=DASHES[i], linewidth=1.5, marker=MARKERS[i],
               markersize=3.5, markevery=every)  # fmt: skip
@@ -199,8 +198,7 @@ def _factor_legend(data: FactorFigure, names: Sequence[str]) -> list[Entry]:
     entries = []
     for i, name in enumerate(names):
         points = [p for panel in data.panels for s in panel.series if s.name == name for p in s.points]
-        dash = DASHES[i] if data.numeric else "none"
-        handle = Line2D([], [], color=COLOURS[i], **{**_mean_style(i), "linestyle": dash})
+        handle = Line2D([], [], **_mean_style(i, data))
         entries.append((handle, f"{shortened(name, 60)}{', ' if name else ''}{_counts(points)}"))
     interval = Line2D([], [], color=GREY, linestyle="none", marker="|", markersize=10, markeredgewidth=1.3)
     some = any(p.low is not None for p in data.points())

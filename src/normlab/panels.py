@@ -123,6 +123,7 @@ def make_panels(titles: Sequence[str], x: Axis, y: Axis, legend: Sequence[Entry]
 
 def _prepare(axes: Axes, x: Axis, y: Axis, x_words: str | None, y_words: str | None) -> None:
     """Ends, grid, and ticks along each direction for which there are words."""
+    axes.patch.set_visible(False)  # the figure is white already
     if x.log:
         axes.set_xscale("log")
     place_x, place_y = (0.5, -_below(x) / y.length), (-_beside(y) / x.length, 0.5)
