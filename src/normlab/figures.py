@@ -6,8 +6,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-
-import numpy as np
+from statistics import fmean
 
 from normlab.figure_data import (
     MAX_PANELS,
@@ -172,13 +171,15 @@ def _mean_curve(runs: Sequence[tuple[Result, Curves]], name: str, chance: float)
     """Over the runs; one that diverged counts as chance from then on, as it does in the end."""
     measured = [_measured(curves, name) for _, curves in runs]
     epochs = sorted(set().union(*measured))
-    values = []
-    for epoch in epochs:
-        ended = [run.diverged_epoch is not None and epoch >= run.diverged_epoch for run, _ in runs]
-        values.append([m.get(epoch, chance) for m, end in zip(measured, ended, strict=True) if end or epoch in m])
+    values = [[m[epoch] for m in measured if epoch in m] for epoch in epochs]
+    for (run, _), m in zip(runs, measured, strict=True):
+        if run.diverged_epoch is not None:
+            for epoch, found in zip(epochs, values, strict=True):
+                if epoch >= run.diverged_epoch and epoch not in m:
+                    found.append(chance)
     return Curve(
         epochs=tuple(epochs),
-        mean=tuple(float(np.mean(v)) for v in values),
+        mean=tuple(map(fmean, values)),
         lowest=tuple(min(v) for v in values),
         highest=tuple(max(v) for v in values),
     )

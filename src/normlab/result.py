@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -77,12 +77,7 @@ class Result:
 
 
 def details_to_json(details: Details) -> str:
-    return json_text(details_to_tree(details)) + "\n"
-
-
-def details_to_tree(details: Details) -> dict[str, Any]:
-    """The details as lists and dicts, which are theirs and not copies."""
-    return vars(details) | {"mistakes": [vars(mistake) for mistake in details.mistakes]}
+    return json_text(vars(details) | {"mistakes": [vars(mistake) for mistake in details.mistakes]}) + "\n"
 
 
 def details_from_json(text: str) -> Details:
@@ -91,22 +86,8 @@ def details_from_json(text: str) -> Details:
         read = _StoredDetails.model_validate_json(text)
     except ValidationError as error:
         raise ValueError(f"a part of it is missing or strange ({_fault(error)})") from None
-    if text.count(":") != len(read.model_fields_set) + len(read.curves) + len(_StoredMistake.model_fields) * len(
-        read.mistakes
-    ):
+    if text.count(":") != len(read.model_fields_set) + len(read.curves) + len(fields(Mistake)) * len(read.mistakes):
         _parse(text)  # more than one for each key that was read: a key may stand twice
-    return _checked_details(read)
-
-
-def details_from_tree(tree: Mapping[str, Any]) -> Details:
-    """Those that were JSON on the way here; raises ValueError as `details_from_json` does."""
-    try:
-        return _checked_details(_StoredDetails.model_validate(tree))
-    except ValidationError as error:
-        raise ValueError(f"a part of it is missing or strange ({_fault(error)})") from None
-
-
-def _checked_details(read: "_StoredDetails") -> Details:
     lengths = {len(curve) for curve in read.curves.values()}
     if len(lengths) > 1 or (read.curves and "epoch" not in read.curves) or None in read.curves.get("epoch", []):
         raise ValueError("its curves do not have a value for each epoch")
@@ -121,7 +102,7 @@ def _checked_details(read: "_StoredDetails") -> Details:
         curves=read.curves,
         classes=tuple(read.classes),
         confusion=read.confusion,
-        mistakes=[Mistake(**mistake.model_dump()) for mistake in read.mistakes],
+        mistakes=read.mistakes,
     )
 
 
@@ -170,15 +151,6 @@ def result_from_json(text: str) -> Result:
         raise ValueError(_TOO_DEEP) from None
 
 
-class _StoredMistake(BaseModel):
-    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
-
-    image: int
-    true: int
-    predicted: int
-    confidence: float
-
-
 class _StoredDetails(BaseModel):
     """`Details` as they may stand in a file, whoever wrote it."""
 
@@ -187,7 +159,7 @@ class _StoredDetails(BaseModel):
     curves: dict[str, list[int | float | None]]
     classes: list[str]
     confusion: list[list[int]]
-    mistakes: list[_StoredMistake] = []  # none in older ones
+    mistakes: list[Mistake] = []  # none in older ones
 
 
 def _require_sense(tree: Mapping[str, Any]) -> None:

@@ -28,7 +28,7 @@ from normlab.plan import Plan, cohort_groups, cohort_key, cohorts, make_plan, re
 from normlab.pool import MAX_COHORT, Pool, Worker, default_workers, resolve_device
 from normlab.provenance import EnergyMeter, accelerator, environment
 from normlab.rates import known_as
-from normlab.result import Result, details_from_tree
+from normlab.result import Result, details_from_json
 from normlab.store import HEARTBEAT_SECONDS, Store
 from normlab.study import Study
 
@@ -511,7 +511,7 @@ class _Run:
             metrics=outcome["metrics"],
             diverged_epoch=outcome["diverged_epoch"],
             provenance=provenance,
-            details=details_from_tree(outcome["details"]),
+            details=details_from_json(outcome["details"]),
         )
 
     def _fail(self, held: list[Trial], reason: str, *, again: bool) -> None:

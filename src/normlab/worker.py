@@ -35,7 +35,7 @@ import torch
 
 from normlab import datasets
 from normlab.datasets.split import Split, split_images
-from normlab.result import details_to_tree
+from normlab.result import details_to_json
 from normlab.train import train
 from normlab.trial import TrialSpec
 from normlab.watch import Progress, Stopped
@@ -137,7 +137,8 @@ def _train(request: dict[str, Any], device: torch.device, channel: TextIO) -> li
     replies = []
     for position, outcome in enumerate(outcomes):
         reply = {name: value for name, value in vars(outcome).items() if name != "weights"}
-        reply["details"] = details_to_tree(outcome.details) if outcome.details else None
+        assert outcome.details is not None  # whatever became of it
+        reply["details"] = details_to_json(outcome.details)
         if request["weights"]:
             # A name of its own: the runner may read it while the next cohort ends.
             name = f"{os.getpid()}-{time.monotonic_ns()}-{position}"
