@@ -118,8 +118,9 @@ loading._packed = packed
     assert ended == len(SPECS)
 
 
-def test_where_no_process_can_be_forked_one_reads_all(store: Store) -> None:
-    change = "def fork():\n    raise BlockingIOError(11, 'no process more')\nos.fork = fork\ncounts = {'own': 1}\n"
+@pytest.mark.parametrize("missing", ["fork", "pipe"])
+def test_where_there_can_be_no_process_or_open_file_more_one_reads_all(store: Store, missing: str) -> None:
+    change = f"def refuse():\n    raise OSError(11, 'no more')\nos.{missing} = refuse\ncounts = {{'own': 1}}\n"
     change += "loading._read = lambda store, ids, read=loading._read.__defaults__[0]: read(store, ids)\n"
     assert read(store, change) == (list(SPECS), len(SPECS))
 

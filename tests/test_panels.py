@@ -15,13 +15,14 @@ from normlab.drawing import draw_curves, draw_factor
 from normlab.figure_data import ArmCurves, Curve, CurveFigure, CurvePanel, FactorFigure, Panel, Point, Series
 from normlab.panels import Axis, fit_labels, grid_shape, number_axis
 
+pytestmark = pytest.mark.filterwarnings("ignore:Glyph .* missing")  # as `picture` does: a level may be in any script
 LONG = "learning rate 0.001, batch size 16, activation leaky_relu, norm position before_activation, copies 3"
 WORDY = ("before the activation and the dropout", "after the activation and before the dropout", "off")
 
 
 def factor_data(
     levels: tuple[str, ...], *, panels: int = 1, series: int = 2, numeric: bool = False, log: bool = False,
-    title: str = "batch size", y_label: str = "test accuracy (%)", spread: float = 0.05,
+    title: str = "batch size", y_label: str = "test accuracy (%)", spread: float = 0.05, name: str = "norm",
 ) -> FactorFigure:  # fmt: skip
     def point(i: int) -> Point:
         mean = 0.7 + spread * i / len(levels)
@@ -29,7 +30,7 @@ def factor_data(
         return Point(x=i, n=3, scores=scores, diverged=(0.1,), mean=mean, low=mean - spread, high=mean + spread)
 
     points = tuple(point(i) for i in range(len(levels)))
-    lines = tuple(Series(name=f"norm {i}", points=points) for i in range(series))
+    lines = tuple(Series(name=f"{name} {i}", points=points) for i in range(series))
     return FactorFigure(
         factor="learning_rate", x_label="learning rate (log scale)", y_label=y_label, ticks=levels,
         positions=tuple(map(float, levels)) if numeric else tuple(map(float, range(len(levels)))), numeric=numeric,
@@ -75,6 +76,17 @@ FIGURES = {
         factor_data(NUMBERS, panels=11, series=7, numeric=True, log=True)
     ),
     "a name in capitals": lambda: draw_factor(factor_data(("WMQ" * 8, "ДО АКТИВАЦИИ" * 2, "off"))),
+    "titles in capitals": lambda: draw_factor(
+        factor_data(("none", "batch"), panels=12, title="NORM MEAN_ONLY, BATCH WMW 16 MMMM")
+    ),
+    "titles in Cyrillic": lambda: draw_factor(
+        factor_data(("none", "batch"), panels=6, title="НОРМАЛИЗАЦИЯ ДО АКТИВАЦИИ ШИРОКАЯ")
+    ),
+    "titles without blanks": lambda: draw_factor(
+        factor_data(("none", "batch"), panels=12, title="正規化活性化の前 学習率 大きい値設定")
+    ),
+    "a legend in Cyrillic": lambda: draw_factor(factor_data(("none", "batch"), series=4, name="НОРМА ДО АКТИВАЦИИ")),
+    "a legend of wide names": lambda: draw_factor(factor_data(("none", "batch"), series=5, name="正規化活性化の前")),
     "curves that differ by rounding": lambda: draw_curves(flat_curves()),
     "long titles": lambda: draw_factor(factor_data(("none", "batch"), panels=12, title=LONG)),
     "a long label": lambda: draw_factor(factor_data(("none", "batch"), panels=6, y_label=f"{LONG} (%)")),

@@ -1,8 +1,10 @@
 """Tables in a terminal or a pipe: the quick way lays out what rich would, and leaves to rich what it cannot."""
 
+import builtins
 import subprocess
 import sys
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +22,7 @@ def tables(columns: int) -> st.SearchStrategy[list[list[str]]]:
 @given(st.integers(1, 5).flatmap(tables), st.data())
 def test_a_table_that_fits_is_laid_out_as_rich_does(lines: list[list[str]], data: st.DataObject) -> None:
     numeric = data.draw(st.lists(st.booleans(), min_size=len(lines[0]), max_size=len(lines[0])))
-    fits = _plain(lines, numeric, 200, bold=False)
+    fits = _plain(lines, numeric, 200, styled=False)
     assert fits == _folded(lines[0], lines[1:], numeric, 200, styled=False)
 
 
@@ -32,15 +34,21 @@ def test_what_does_not_fit_is_folded() -> None:
 
 
 def test_characters_of_twice_the_width_are_left_to_rich() -> None:
-    assert _plain([["a"], ["層"]], [False], 200, bold=False) is None
+    assert _plain([["a"], ["層"]], [False], 200, styled=False) is None
     head, row = table_text([{"a": "層", "b": 1}]).splitlines()
     assert (head, row) == ("a   b", "層  1")
 
 
 def test_a_head_is_bold_in_a_terminal_alone() -> None:
-    assert _plain([["a", "b"], ["1", "x"]], [True, False], 80, bold=True) == "\x1b[1ma  b\x1b[0m\n1  x"
-    assert _plain([["a", "b"], ["1", "x"]], [True, False], 80, bold=False) == "a  b\n1  x"
-    assert _plain([["a", "b"], ["1", "x"]], [True, False], 3, bold=False) is None
+    assert _plain([["a", "b"], ["1", "x"]], [True, False], 80, styled=True) == "\x1b[1ma  b\x1b[0m\n1  x"
+    assert _plain([["a", "b"], ["1", "x"]], [True, False], 80, styled=False) == "a  b\n1  x"
+    assert _plain([["a", "b"], ["1", "x"]], [True, False], 3, styled=False) is None
+
+
+def test_a_table_that_rich_lays_out_is_a_text_in_a_notebook_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = type("ZMQInteractiveShell", (), {})
+    monkeypatch.setattr(builtins, "get_ipython", shell, raising=False)
+    assert table_text([{"a": "é"}]) == "a\né"
 
 
 def test_short_tables_need_no_rich() -> None:

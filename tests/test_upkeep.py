@@ -122,10 +122,13 @@ def test_what_a_killed_run_left_behind_is_found_and_removed_unless_a_runner_live
     done = store.checkpoint_folder([make_result(0).id]) / "0000000001"
     done.mkdir(parents=True)
     (done / "progress.json").write_text(json.dumps({"ids": [make_result(0).id]}))
+    for place in ("running/a.new-1", "failed/a.new-1", "checkpoints/a/.new-1"):
+        (store.root / place).parent.mkdir(exist_ok=True)
+        (store.root / place).touch()
     store.claim(["under way"])
     assert check(store).leftovers == []
     store.release("under way")
-    assert len(check(store).leftovers) == 2
+    assert len(check(store).leftovers) == 5
     check(store, repair=True)
     assert check(store).leftovers == []
     assert not left.exists()

@@ -5,6 +5,7 @@ more: what it does not send, for whatever reason, is read by who asked.
 """
 
 import contextlib
+import io
 import itertools
 import marshal
 import os
@@ -33,18 +34,18 @@ def load_all(store: Store, specs: Specs, *, meanwhile: Callable[[], object] = la
     ids = list(specs)
     size = -(-len(ids) // SHARES) or 1
     shares = [ids[i : i + size] for i in range(0, len(ids), size)]
-    source, target = os.pipe()  # of the numbers of shares, each of which one process takes
-    os.write(target, bytes(range(len(shares))))
-    os.close(target)
-    with open(source, "rb", buffering=0) as numbers, contextlib.ExitStack() as stack:
+    numbers: IO[bytes] = io.BytesIO(bytes(range(len(shares))))  # of shares, each of which one process takes
 
-        def read() -> Iterator[Results]:
-            while number := numbers.read(1):
-                yield _read(store, shares[number[0]])
+    def read() -> Iterator[Results]:
+        while number := numbers.read(1):
+            yield _read(store, shares[number[0]])
 
+    with contextlib.ExitStack() as stack:
         helpers = []
-        with contextlib.suppress(OSError):  # there is no memory left, or there are too many processes
-            for _ in range(_num_helpers(len(ids))):
+        with contextlib.suppress(OSError):  # there is no memory left, or there are too many processes or open files
+            for i in range(_num_helpers(len(ids))):
+                if i == 0:
+                    numbers = stack.enter_context(_shared(numbers))
                 helpers.append(
                     stack.enter_context(_helper(lambda: marshal.dumps([_packed(part, specs) for part in read()])))
                 )
@@ -55,6 +56,16 @@ def load_all(store: Store, specs: Specs, *, meanwhile: Callable[[], object] = la
         for answer in helpers:
             found |= _unpacked(answer.read(), specs)
     return found
+
+
+@contextlib.contextmanager
+def _shared(content: IO[bytes]) -> Iterator[IO[bytes]]:
+    """The same bytes, of which processes that are forked from this one each read others."""
+    source, target = os.pipe()
+    with open(source, "rb", buffering=0) as shared:
+        with open(target, "wb", buffering=0) as ours:
+            ours.write(content.read())
+        yield shared
 
 
 def _num_helpers(count: int) -> int:

@@ -166,9 +166,22 @@ def fit_labels(ticks: Sequence[str], places: Sequence[float], around: float) -> 
 
 
 def wrapped(text: str, width: float) -> str:
-    """Text in at most three lines of this width."""
-    lines = textwrap.wrap(text, max(8, int(width / CHARACTER)))
+    """Text in at most three lines of this width, but of a few characters in any case."""
+    lines, width = [""], max(width, 8 * CHARACTER)
+    for word in text.split():
+        for part in _parts(word, width):
+            longer = f"{lines[-1]} {part}".lstrip()
+            lines[-1:] = [longer] if _width(longer) <= width else [lines[-1], part]
     return "\n".join([*lines[:2], *(["…"] if len(lines) > 3 else lines[2:])])
+
+
+def _parts(word: str, width: float) -> list[str]:
+    """Of a word that is too long for a line, as those of scripts without blanks are, what fits."""
+    parts = [""]
+    for character in word:
+        longer = parts[-1] + character
+        parts[-1:] = [longer] if _width(longer) <= width else [parts[-1], character]
+    return parts
 
 
 def shortened(text: str, length: int) -> str:
@@ -229,8 +242,8 @@ def _num_lines(text: str) -> int:
 
 
 def _legend_columns(entries: Sequence[Entry], width: float) -> int:
-    longest = max(len(text) for _, text in entries)
-    return max(1, min(4, int(width / (longest * CHARACTER * 0.9 + 34))))
+    longest = 0.9 * max(_width(text) for _, text in entries)  # its letters are smaller
+    return max(1, min(4, int(width / (longest + 46))))  # what is around a text takes that much
 
 
 def _legend_height(entries: Sequence[Entry], width: float) -> float:

@@ -28,8 +28,9 @@ def load() -> ModuleType:
 
 
 def _functions_alone() -> ModuleType | None:
-    """The compiled functions under an empty package, which is gone afterwards so that all of `scipy.special` can still
-    be imported. None where that was imported already, cannot be parted, or another thread might look for it."""
+    """The compiled functions under an empty package, which is gone afterwards so that all that is public in
+    `scipy.special` can still be imported. None where that was imported already, cannot be parted, or another thread
+    might look for it."""
     package = "scipy.special"
     spec = importlib.util.find_spec(package)
     if spec is None or package in sys.modules or threading.active_count() > 1:

@@ -188,8 +188,8 @@ class Store:
             ]
             if all_or_none and len(free) < len(trial_ids):
                 return []
-            whole = self.root / ".claim"  # half a claim, of a runner that was killed, would be nobody's for a minute
-            for trial_id in free:
+            for trial_id in free:  # half a claim, of a runner that was killed, would be nobody's for a minute
+                whole = self._claim(trial_id).with_suffix(f".new-{os.getpid()}")
                 whole.write_text(json.dumps(process_identity()))
                 os.replace(whole, self._claim(trial_id))
         return free

@@ -22,27 +22,28 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 def table_lines(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as columns for where the standard output goes: a terminal, or a pipe."""
     is_terminal = sys.stdout.isatty()
-    return _rendered(rows, width=None if is_terminal else PIPE_COLUMNS, styled=is_terminal and os.name != "nt")
+    width = shutil.get_terminal_size().columns if is_terminal else PIPE_COLUMNS
+    is_styled = is_terminal and os.name != "nt" and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+    return _rendered(rows, width, styled=is_styled)
 
 
 def table_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as columns of plain text."""
-    return _rendered(rows, width=PIPE_COLUMNS, styled=False)
+    return _rendered(rows, PIPE_COLUMNS, styled=False)
 
 
-def _rendered(rows: Sequence[Mapping[str, Any]], *, width: int | None, styled: bool) -> str:
+def _rendered(rows: Sequence[Mapping[str, Any]], width: int, *, styled: bool) -> str:
     if not rows:
         return "(none)"
     names = [printable(name) for name in rows[0]]
     cells = [[word(row[name]) for name in rows[0]] for row in rows]
     numeric = [all(_is_numeric(row[name]) for row in rows) for name in rows[0]]
-    bold = styled and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
-    fits = _plain([names, *cells], numeric, width or shutil.get_terminal_size().columns, bold=bold)
-    return _folded(names, cells, numeric, width, styled=styled) if fits is None else fits
+    plain = _plain([names, *cells], numeric, width, styled=styled)
+    return _folded(names, cells, numeric, width, styled=styled) if plain is None else plain
 
 
-def _plain(lines: Sequence[Sequence[str]], numeric: Sequence[bool], width: int, *, bold: bool) -> str | None:
-    """What `_folded` gives where nothing need be folded, without rich, which takes long to import and for long tables.
+def _plain(lines: Sequence[Sequence[str]], numeric: Sequence[bool], width: int, *, styled: bool) -> str | None:
+    """What looks like `_folded`'s where nothing need be folded, without rich, which takes long, above all to import.
     None where something need be, or characters may be wider or narrower than others."""
     if not all(cell.isascii() or NARROW.issuperset(re.sub("[ -~]", "", cell)) for line in lines for cell in line):
         return None
@@ -57,11 +58,11 @@ def _plain(lines: Sequence[Sequence[str]], numeric: Sequence[bool], width: int, 
         )
         for line in lines
     )
-    return "\n".join([f"\x1b[1m{head}\x1b[0m" if bold else head, *rest])
+    return "\n".join([f"\x1b[1m{head}\x1b[0m" if styled else head, *rest])
 
 
 def _folded(
-    names: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool], width: int | None, *, styled: bool
+    names: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool], width: int, *, styled: bool
 ) -> str:
     """Not printed by rich, which ends the process where nobody reads any more."""
     from rich.console import Console
@@ -73,7 +74,7 @@ def _folded(
     for row in cells:
         table.add_row(*row)
     text = io.StringIO()
-    console = Console(highlight=False, markup=False, width=width, file=text, force_terminal=styled)
+    console = Console(highlight=False, markup=False, width=width, file=text, force_terminal=styled, force_jupyter=False)
     console.print(table)
     return text.getvalue().rstrip("\n")
 

@@ -57,6 +57,8 @@ def check(store: Store, *, repair: bool = False) -> Check:
         *store.root.glob("trials/.new-*"),
         *store.root.glob(".weights-*"),
         *store.root.glob("checkpoints/*/.new-*"),
+        *store.root.glob("running/*.new-*"),
+        *store.root.glob("failed/*.new-*"),
     ]
     places += [
         store.checkpoint_folder(ids) for ids in store.cohorts_begun() if all(trial_id in finished for trial_id in ids)
@@ -64,8 +66,10 @@ def check(store: Store, *, repair: bool = False) -> Check:
     running = any(store.is_claimed(path.stem) for path in store.root.glob("running/*.json"))
     for place in [] if running else places:  # a runner's own are no leftovers
         found.leftovers.append(str(place))
-        if repair:
+        if repair and place.is_dir():
             shutil.rmtree(place, ignore_errors=True)
+        elif repair:
+            place.unlink(missing_ok=True)
     return found
 
 
