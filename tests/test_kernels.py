@@ -472,31 +472,51 @@ def test_what_is_computed_on_tiles_stays_within_its_scratch_and_reads_nothing_of
     "shape",
     [(2, 1, 3, 16, 32, 32), (1, 1, 1, 8, 1, 1), (3, 2, 3, 64, 9, 7), (2, 3, 4, 24, 17, 5), (2, 2, 2, 40, 8, 1)],
 )  # fmt: skip
-def test_the_gradient_of_few_channels_is_exact_stays_within_its_scratch_and_reads_nothing_of_what_was_there(
+def test_the_gradient_of_few_channels_errs_by_rounding_and_reads_and_writes_nothing_but_its_own(
     shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
     images, trials, channels, filters, height, width = shape
     x, weight, bias, g = convolved(*shape)
     x, g, weight = in_rows(x.to(dtype)), in_rows(g.to(dtype)), in_rows(weight)
-    needed, guard, found = shallow.scratch_floats(width, channels, filters), 1024, []
+    guard, found = 1024, []
+    sizes = (images, height, width, trials, channels, filters)
     types = LIKE[dtype], winograd.lanes_for(channels, filters)
     for before in (0.0, math.nan):
-        memory = torch.full((needed + 2 * guard,), before)
         of_weight, of_bias = torch.empty_like(weight), torch.empty_like(bias)
-        sizes = (images, height, width, trials, channels, filters)
-        launch(shallow.weight_gradient, *types, x, g, of_weight, of_bias, memory[guard:-guard], *sizes)
-        guards = torch.cat([memory[:guard], memory[-guard:]])
-        assert torch.equal(guards.nan_to_num(7.0), torch.full_like(guards, before).nan_to_num(7.0))
+        memory = [torch.full((count + 2 * guard,), before, dtype=kind) for count, kind in (
+            (x.numel(), dtype), (g.numel(), dtype), (shallow.scratch_floats(width, channels, filters), torch.float32)
+        )]  # fmt: skip
+        own = [guarded[guard:-guard] for guarded in memory]
+        for values, given in zip(own, (x, g), strict=False):
+            values.copy_(given.permute(0, 2, 3, 1).flatten())
+        launch(shallow.weight_gradient, *types, *own[:2], of_weight, of_bias, own[2], *sizes)
+        for guarded in memory:
+            guards = torch.cat([guarded[:guard], guarded[-guard:]])
+            assert torch.equal(guards.nan_to_num(7.0), torch.full_like(guards, before).nan_to_num(7.0))
         found.append((of_weight, of_bias))
     exact = [leaf.double().requires_grad_() for leaf in (weight, bias)]
     y = F.conv2d(x.double(), *exact, padding=1, groups=trials)
     for clean, dirty, expected in zip(*found, torch.autograd.grad(y, exact, g.double()), strict=True):
         assert torch.equal(clean, dirty)
-        assert float((clean - expected).abs().max()) <= 2e-6 * float(expected.abs().max())
+        assert float((clean - expected).abs().max()) <= 1e-6 * float(expected.abs().max())
 
 
-def test_the_gradient_of_few_channels_is_summed_directly_where_there_are_no_tiles() -> None:
-    chosen = [convolution._gradient_kernels(torch.float32, 2, (8, 8), channels, 16)[0] for channels in (1, 3, 4, 5)]
+def test_the_gradient_of_few_channels_loses_no_digits_in_large_images() -> None:
+    x, g = torch.rand(1, 3, 224, 224), torch.full((1, 16, 224, 224), 0.1)
+    weight, bias = torch.zeros(16, 3, 3, 3, requires_grad=True), torch.zeros(16, requires_grad=True)
+    found = torch.autograd.grad(convolve(x, weight, bias, 1), (weight, bias), g)
+    exact = [leaf.detach().double().requires_grad_() for leaf in (weight, bias)]
+    expected = torch.autograd.grad(F.conv2d(x.double(), *exact, padding=1), exact, g.double())
+    for ours, theirs in zip(found, expected, strict=True):
+        assert float((ours / theirs - 1).abs().max()) < 2e-5  # 5e-4 if a whole image were summed in float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gradient_of_few_channels_is_summed_directly_where_there_are_no_tiles(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolution, "has_tiles", lambda: False)
+    chosen = [convolution._gradient_kernels(dtype, 2, (8, 8), channels, 16)[0] for channels in (1, 3, 4, 5)]
     assert chosen == [shallow, shallow, shallow, winograd]
 
 

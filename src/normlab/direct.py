@@ -21,6 +21,7 @@ import numpy as np
 from normlab.tiles import ROW_BYTES, TILE, TILE_BYTES, give_tiles_back, sums_of, take_tiles
 from normlab.vectors import (
     SIXTEEN,
+    clear,
     compiled,
     copy,
     floats,
@@ -64,13 +65,6 @@ def _band(images, height, across):
 
 
 @compiled
-def _clear(address, size):
-    there = values(address, HALF, size // 2)
-    for i in range(len(there)):
-        there[i] = 0
-
-
-@compiled
 def _row(x_, row, images, height, size):
     """Where a row of the tall image is, whose rows have `size` bytes; 0 of one that is none of an image."""
     n, i = row // (height + 1), row % (height + 1)
@@ -84,9 +78,9 @@ def _lay_out(x_, first, rows, images, height, width, pixel, size, flat_):
     for i in range(rows + 2):
         source, target = _row(x_, first + i - 1, images, height, width * pixel), flat_ + i * (width + 1) * size
         if source == 0:
-            _clear(target, (width + 1) * size)
+            clear(target, (width + 1) * size)
             continue
-        _clear(target, size)
+        clear(target, size)
         if pixel == size:
             copy(HALF, source, target + size, width * size // 2)
         else:
@@ -100,8 +94,8 @@ def _lay_out_weights(w_, channels, filters, turned, steps, rounded_, u_):
     3·C numbers of a run, for each of 16 filters."""
     run, across = 3 * channels, 4 * TILE * steps
     if run % (2 * TILE):
-        _clear(u_, filters // TILE * 3 * steps * TILE_BYTES)
-        _clear(rounded_, TILE * across)
+        clear(u_, filters // TILE * 3 * steps * TILE_BYTES)
+        clear(rounded_, TILE * across)
     for k in range(0, filters, TILE):
         for i in range(3):
             u = u_ + (k // TILE * 3 + i) * steps * TILE_BYTES
@@ -134,7 +128,7 @@ def convolve(x_, w_, bias_, y_, scratch_, images, height, width, trials, channel
     rounded_ = zeros_ + 4 * filters
     u_ = rounded_ + TILE * ROW_BYTES * steps
     flat_ = u_ + filters // TILE * 3 * steps * TILE_BYTES
-    _clear(zeros_, 4 * filters)
+    clear(zeros_, 4 * filters)
     take_tiles()
     for trial in range(trials):
         x, y = x_ + size * trial, y_ + 2 * trial * filters
@@ -143,7 +137,7 @@ def convolve(x_, w_, bias_, y_, scratch_, images, height, width, trials, channel
         for first in range(0, tall, band):
             rows = min(band, tall - first)
             _lay_out(x, first, rows, images, height, width, pixel_x, size, flat_)
-            _clear(flat_ + (rows + 2) * across * size, ROW_BYTES + size)  # what weights of 0 meet behind it
+            clear(flat_ + (rows + 2) * across * size, ROW_BYTES + size)  # what weights of 0 meet behind it
             end = rows * across - 1  # the last place is none
             for q in range(0, end, 2 * TILE):
                 for k in range(0, filters, 2 * TILE):
@@ -202,7 +196,7 @@ def _pair_gradient(g_, first, half, end, images, height, width, pixel, size, zer
             for k in range(0, size, 2 * TILE):
                 pair_halves(SIXTEEN, upper + k, lower + k, target + 2 * k)
             upper, lower, target = upper + step_upper, lower + step_lower, target + 2 * size
-        _clear(target, 2 * size)
+        clear(target, 2 * size)
 
 
 @compiled
@@ -240,7 +234,7 @@ def weight_gradient(x_, g_, w_, bias_, scratch_, images, height, width, trials, 
     g_pairs_ = x_pairs_ + (most + 2 * across + 2 * TILE) * 2 * size
     turned_ = g_pairs_ + most * 2 * size_g
     flat_ = turned_ + most * ROW_BYTES
-    _clear(zeros_, 4 * filters)
+    clear(zeros_, 4 * filters)
     ones = values(ones_, WORD, TILE * TILE)
     for i in range(len(ones)):
         ones[i] = ONES
@@ -255,10 +249,10 @@ def weight_gradient(x_, g_, w_, bias_, scratch_, images, height, width, trials, 
             there, count = half * across, rounded_up(half * across, TILE)
             end = count + 2 * across + TILE  # of what is multiplied, if only with gradients of 0
             _lay_out(x, first, rows, images, height, width, pixel_x, size, flat_)
-            _clear(flat_ + (rows + 2) * across * size, (there + end + TILE - (rows + 2) * across) * size)
+            clear(flat_ + (rows + 2) * across * size, (there + end + TILE - (rows + 2) * across) * size)
             _pair_places(flat_, there * size, end * size, x_pairs_)
             _pair_gradient(g, first, half, first + rows, images, height, width, pixel_g, size_g, zeros_, g_pairs_)
-            _clear(g_pairs_ + there * 2 * size_g, (count - there) * 2 * size_g)
+            clear(g_pairs_ + there * 2 * size_g, (count - there) * 2 * size_g)
             steps = count // TILE
             for k in range(0, filters, TILE):
                 for step in range(steps):

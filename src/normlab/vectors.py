@@ -104,6 +104,14 @@ def copy(like, source_, target_, count):
 
 
 @compiled
+def clear(address, size):
+    """Zeros in an even number of bytes."""
+    there = values(address, np.uint16(0), size // 2)
+    for i in range(len(there)):
+        there[i] = 0
+
+
+@compiled
 def rounded_up(count, size):
     """Rounded up to a multiple of a size."""
     return (count + size - 1) // size * size

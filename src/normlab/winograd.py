@@ -27,6 +27,7 @@ from normlab.vectors import (
     FLOAT,
     PAIR,
     SIXTEEN,
+    clear,
     compiled,
     copy,
     floats,
@@ -112,13 +113,13 @@ def _share(kind, place):
 def _multiply(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, rows, depth, columns, add):
     """c[rows, columns] = a · b, or += where it is to `add`."""
     if numbers_in(kind) == 2 and columns == lanes:  # a word that is read is then multiplied twice: it takes as long
-        _multiply_by(EIGHT, kind, a, a_row, a_step, b, b_step, c, c_row, rows, depth, columns, add)
+        multiply_by(EIGHT, kind, a, a_row, a_step, b, b_step, c, c_row, rows, depth, columns, add)
     else:
-        _multiply_by(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, rows, depth, columns, add)
+        multiply_by(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, rows, depth, columns, add)
 
 
 @compiled
-def _multiply_by(lanes, kind, a_, a_row, a_step, b_, b_step, c_, c_row, rows, depth, columns, add):
+def multiply_by(lanes, kind, a_, a_row, a_step, b_, b_step, c_, c_row, rows, depth, columns, add):
     """By vectors of so many lanes."""
     for k in range(0, 4 * columns, 8 * lanes):
         b, c, two, r = b_ + k, c_ + k, 4 * columns - k >= 8 * lanes, 0
@@ -248,9 +249,7 @@ def _parts(lanes, scratch_, across, filters):
     weights_ = transformed_ + 4 * MOST_PLACES * (across + PAD) * padded
     tile_ = weights_ + 4 * 9 * across * padded
     zeros_ = tile_ + 4 * MOST_PLACES * lanes
-    rest = floats(tile_, MOST_PLACES * lanes + across + padded)
-    for c in range(len(rest)):
-        rest[c] = 0
+    clear(tile_, 4 * (MOST_PLACES * lanes + across + padded))
     return first_, second_, transformed_, weights_, tile_, zeros_
 
 
