@@ -532,6 +532,23 @@ def test_a_runner_that_is_killed_while_it_claims_leaves_no_claim_of_nobody(store
     assert store.claim(["a"])
 
 
+def test_two_runners_claim_side_by_side_where_the_system_locks_no_files(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("normlab.store.lock", lambda file: None)
+    rename = os.replace
+
+    def slowly(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "replace", rename)
+        assert store.claim(["b"]) == ["b"]
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", slowly)
+    assert store.claim(["a"]) == ["a"]
+    assert store.is_claimed("a")
+    assert store.is_claimed("b")
+
+
 @pytest.mark.fault(15)
 def test_a_claim_of_another_machine_from_the_future_is_watched_and_taken_once_it_is_silent(
     store: Store, monkeypatch: pytest.MonkeyPatch
