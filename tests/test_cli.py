@@ -238,7 +238,7 @@ BAD_OVERRIDES = [
     (["split=official"], ["official", "fraction"]),
     (["train_images=9999"], ["train_images", "9,999"]),
     (["norm=batch", "norm_dense=true", "train_images=33", "network=4K-1C2B-8D-10D"], ["two", "batch_size", "dense1"]),
-    (["--scale", "big"], ["unknown scale", "big"]),
+    (["--scale", "big"], ["scale 'big'", "the study has none"]),
     (["--device", "tpu"], ["'tpu'", "cpu"]),
     (["--device", "mps"], ["'mps'", "float64", "--device cpu"]),
     (["-j", "0"], ["0", "1<=x"]),

@@ -1,6 +1,7 @@
 """Results in a notebook: rows, frames, comparisons and figures. The examples of docs/notebooks.md run as they stand."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,7 @@ def test_a_figure_shows_itself(results: Results) -> None:
             lambda r: r.compare(norm=("batch", "none"), best="learning_rate", at={"learning_rate": 0.1}),
             "'learning_rate' is said twice",
         ),
+        (lambda r: r.compare(norm=("batch", "none"), margin=-2), "margin: -2; allowed: percentage points"),
         (lambda r: r.plot("rate"), "factor 'rate'"),
         (lambda r: r.frame("trial"), "did you mean 'trials'"),
     ],
@@ -146,3 +148,18 @@ def test_one_of_several_planned_contrasts_keeps_the_correction_over_all_of_them(
     assert 0 < len(asked) < len(results.contrasts())
     assert asked == [row for row in results.contrasts() if row["contrast"].startswith("norm: batch")]
     assert all(row["planned"] and row["margin"] == 0.02 for row in asked)
+
+
+def test_a_store_is_given_by_its_folder_too_and_a_file_is_none(tmp_path: Path) -> None:
+    (tmp_path / "afile").touch()
+    calls: list[Callable[[Path], object]] = [
+        lambda store: api.load_results("quickstart", store=store),
+        lambda store: api.load_network("nothing", store=store),
+        lambda store: api.run("quickstart", store=store),
+    ]
+    for call in calls:
+        with pytest.raises(api.UsageError, match="afile: it is no folder"):
+            call(tmp_path / "afile")
+    with pytest.raises(api.UsageError, match="has no such result"):
+        api.load_network("nothing", store=str(tmp_path / "new"))
+    assert api.load_results("quickstart", store=str(tmp_path / "new")).table.count("missing") == 50

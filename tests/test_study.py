@@ -345,3 +345,11 @@ def test_every_shipped_study_is_valid_at_every_scale_and_opens_with_its_command(
     text = Path(loaded.path).read_text()
     assert text.startswith("#")
     assert f"normlab run {name}" in text
+
+
+@pytest.mark.parametrize("margin", ["-2", "0", "foo", "500", "true"])
+def test_a_margin_counts_also_where_no_contrast_is_named(margin: str) -> None:
+    plain = TEXT.partition("contrasts")[0]
+    assert {c.margin for c in contrasts(study(plain + "margin: 1.5\n"))} == {0.015}
+    with pytest.raises(UsageError, match=r"s\.yaml:\d+: margin: .* allowed: percentage points"):
+        study(plain + f"margin: {margin}\n")

@@ -1,7 +1,6 @@
 """A study that adds seeds until its contrasts are resolved: what it needs, and what it says after each look."""
 
 from normlab import datasets
-from normlab.errors import UsageError
 from normlab.plan import estimate_seconds, make_plan
 from normlab.pool import default_workers, resolve_device
 from normlab.rates import worker_rates
@@ -12,15 +11,6 @@ from normlab.terminal import duration_words
 from normlab.wording import verdict_words
 
 
-def require_contrasts(study: Study) -> None:
-    """Raises UsageError where there is nothing that could be resolved."""
-    if not study.contrasts:
-        raise UsageError(
-            f"{study.path}: adding seeds until contrasts are resolved needs contrasts that the study names before it "
-            "runs, such as contrasts: [norm: [batch, none]]"
-        )
-
-
 def look_words(study: Study, store: Store, *, workers: int | None = None, device: str = "auto") -> str:
     """What is resolved, what is open, and what the next look and all further ones would cost, one line each."""
     table = read_table(study, store, datasets.fingerprint)
@@ -29,7 +19,7 @@ def look_words(study: Study, store: Store, *, workers: int | None = None, device
     lines = [f"  {r.contrast.label}: {verdict_words(r)}" for r in table.contrasts]
     head = f"{len(progress.resolved)} of {table.num_compared} contrasts are resolved"
     if progress.is_done:
-        head += "" if not progress.open else f"; the others are not, with {study.looks[-1]} seeds an arm"
+        head += f", with {study.looks[-1]} seeds an arm" if progress.open else ""
     else:
         plan = make_plan(study, store)
         device = resolve_device(device)

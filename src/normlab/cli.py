@@ -167,7 +167,8 @@ def run(
 def _train_study(study: "Study", store: "Store", arguments: str, **options: Any) -> int:
     if not study.looks:
         return train_missing(_headline(study), study, store, **options)
-    from normlab.adaptive import look_words, require_contrasts
+    from normlab.adaptive import look_words
+    from normlab.study import require_contrasts
 
     require_contrasts(study)
 

@@ -120,10 +120,11 @@ def contrasts(study: "Study") -> tuple[Contrast, ...]:
     if kept:
         return tuple(kept[key] for key in dict.fromkeys(_arms_of(pair) for _, pair in named))
     found: list[Contrast] = []
+    margin = None if study.margin is None else study.margin / 100
     for factor in study.factors:
         first, *others = factor.levels
         for other in others:
-            found += _pairs(everything, factor.name, other.label, first.label, {}, planned=False)
+            found += _pairs(everything, factor.name, other.label, first.label, {}, planned=False, margin=margin)
     return tuple(found)
 
 

@@ -19,8 +19,8 @@ from normlab.errors import UsageError, unknown
 from normlab.grid import contrasts, without_arms
 from normlab.report import render, report_folder, write_report
 from normlab.rows import arm_rows, contrast_rows, curve_rows, measured_rows, sensitivity_rows
-from normlab.store import Store
-from normlab.study import ContrastSpec, Study, label_of
+from normlab.store import Store, as_store
+from normlab.study import ContrastSpec, Study, label_of, read_points
 from normlab.table import StudyTable, read_table
 from normlab.wording import arm_summary, context_words, contrast_summary, sensitivity_summary, status_words
 
@@ -106,7 +106,8 @@ class Results:
                 raise UsageError(f"compare: '{other}' is said twice; 'at' and 'best' name other factors, once each")
         if best is not None and study.vary != "grid":
             raise UsageError(f"compare: best='{best}' needs every level of it in both arms; write vary: grid")
-        asked = ContrastSpec(factor=name, first=first, second=second, at=levels, margin=margin, best=best)
+        points = None if margin is None else read_points("compare: margin", margin)
+        asked = ContrastSpec(factor=name, first=first, second=second, at=levels, margin=points, best=best)
         same = [one for one in study.contrasts if asked in (one, replace(one, margin=None))]
         study = replace(study, contrasts=(asked,), first_seeds=None)
         if without_arms(study):
@@ -182,7 +183,7 @@ def load_results(
     """The results of a study, by its file or the name of a shipped one. `store` may be its folder; `overrides` are
     `key=value` texts, as on the command line."""
     loaded = study if isinstance(study, Study) else Study.load(study, scale=scale, overrides=overrides)
-    place = store if isinstance(store, Store) else Store(Path(store)) if store else Store.default()
+    place = as_store(store)
     return Results(read_table(loaded, place, datasets.fingerprint), place)
 
 

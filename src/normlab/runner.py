@@ -29,7 +29,7 @@ from normlab.pool import MAX_COHORT, Pool, Worker, default_workers, resolve_devi
 from normlab.provenance import EnergyMeter, accelerator, environment
 from normlab.rates import known_as
 from normlab.result import Result, details_from_json
-from normlab.store import HEARTBEAT_SECONDS, Store
+from normlab.store import HEARTBEAT_SECONDS, Store, as_store
 from normlab.study import Study
 
 TICK_SECONDS = 0.5
@@ -69,9 +69,9 @@ class RunSummary:
 
 
 def run(
-    study: Study | Plan,
+    study: Study | Plan | str | Path,
     *,
-    store: Store | None = None,
+    store: Store | str | Path | None = None,
     workers: int | None = None,
     device: str = "auto",
     cohort: int | None = None,
@@ -84,7 +84,8 @@ def run(
     on_remark: Callable[[str], None] = lambda remark: None,
     on_epoch: Callable[[str, Mapping[str, float | None]], None] | None = None,
 ) -> RunSummary:
-    """Trains the missing trials of a study, or of a plan made of several, and stores their results.
+    """Trains the missing trials of a study, by itself, its file or its name, or of a plan made of several, and stores
+    their results. `store` may be its folder.
 
     Where a study adds seeds until its contrasts are resolved, it is trained look by look; `on_look` hears of each that
     leaves something open, `on_remark` of what should be known before a number is believed, `on_epoch` of each trial's
@@ -97,7 +98,8 @@ def run(
     steps. Training is saved every `checkpoint_seconds`, and cohorts that have a checkpoint come first.
     """
     deadline = None if hours is None else time.time() + hours * 3600
-    store = store or Store.default()
+    study = Study.load(study) if isinstance(study, str | Path) else study
+    store = as_store(store)
     device = resolve_device(device)
     pool = Pool(device)
     train = functools.partial(

@@ -291,6 +291,14 @@ class Store:
         return self.root / "running" / f"{trial_id}.json"
 
 
+def as_store(given: Store | str | Path | None) -> Store:
+    """A store, the one of this folder, or the default."""
+    found = Store(Path(given)) if isinstance(given, str | Path) else given or Store.default()
+    if found.root.exists() and not found.root.is_dir():
+        raise UsageError(f"store {found.root}: it is no folder; write one, or a name for a new one")
+    return found
+
+
 def _content(result: Result, files: Mapping[str, bytes]) -> dict[str, bytes]:
     """The files of a result, by name."""
     content = dict(files)

@@ -63,6 +63,7 @@ class Study:
     seeds: tuple[int, ...]  # all that there may be
     first_seeds: int | None  # how many of them come first, where more follow only until the contrasts are resolved
     contrasts: tuple[ContrastSpec, ...]
+    margin: float | None = None  # of those that are compared where none is named, in percentage points
     scales: Mapping[str, Mapping[str, Any]]
     scale: str | None  # the one that was applied
     usable_within: float = USABLE_WITHIN  # percentage points below the best at which a level is still usable
@@ -150,7 +151,8 @@ def parse_study(raw: bytes, *, name: str, path: str, scale: str | None = None, o
     if scale is not None or scaled:
         chosen = scale if scale is not None else next(iter(scaled))
         if chosen not in scaled:
-            raise UsageError(f"{path}: {unknown('scale', chosen, scaled)}")
+            known = unknown("scale", chosen, scaled) if scaled else f"scale '{chosen}': the study has none"
+            raise UsageError(f"{path}: {known}")
         study = scaled[chosen]
     by_hand = read_overrides(overrides)
     for key, value in by_hand.items():
@@ -161,9 +163,20 @@ def parse_study(raw: bytes, *, name: str, path: str, scale: str | None = None, o
             f"{study.where('seeds')}seeds: a contrast with 'best' chooses levels on half of the seeds, so that their "
             "number has to be fixed; write seeds: 10"
         )
+    if study.first_seeds is not None:
+        require_contrasts(study)
     _check_settings(study, reader)
     _require_use(study, {key: study.where(key) for key in by_hand if key in study.base})
     return study
+
+
+def require_contrasts(study: Study) -> None:
+    """Raises UsageError where there is nothing that could be resolved."""
+    if not study.contrasts:
+        raise UsageError(
+            f"{study.path}: adding seeds until contrasts are resolved needs contrasts that the study names before it "
+            "runs, such as contrasts: [norm: [batch, none]]"
+        )
 
 
 def _scaled(study: Study, scale: str, reader: "_Reader") -> Study:
@@ -216,6 +229,7 @@ class _Reader:
             vary=vary,
             **read_seeds(self.tree.get("seeds", 3), self.where("seeds")),
             contrasts=(),  # read once the levels are known to be valid
+            margin=self.points("margin", self.tree.get("margin")),
             usable_within=self.points("usable_within", self.tree.get("usable_within")) or USABLE_WITHIN,
             scales=self.scales(),
             scale=None,
@@ -303,15 +317,7 @@ class _Reader:
 
     def points(self, place: str, value: Any) -> float | None:
         """Percentage points of accuracy, as written at a place of the file; None where there is nothing."""
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 100:
-            key = place.rpartition(".")[2]
-            raise UsageError(
-                f"{self.where(place)}{key}: {value!r}; allowed: percentage points of accuracy, above 0 and below 100, "
-                "such as 0.5"
-            )
-        return float(value)
+        return None if value is None else read_points(place.rpartition(".")[2], value, self.where(place))
 
     def labels(self, place: str, name: str, given: Any, factors: Mapping[str, Factor]) -> tuple[str, ...]:
         if name not in factors:
@@ -331,6 +337,16 @@ class _Reader:
                     f"{self.where('scales')}scale {name!r}: write letters, digits, '.', '_' and '-', up to 40"
                 )
         return {name: self.mapping(f"scales.{name}", scale, "{setting: value}") for name, scale in tree.items()}
+
+
+def read_points(key: str, value: Any, where: str = "") -> float:
+    """Percentage points of accuracy."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 100:
+        raise UsageError(
+            f"{where}{key}: {in_yaml(value)}; allowed: percentage points of accuracy, above 0 and below 100, "
+            "such as 0.5"
+        )
+    return float(value)
 
 
 def make_factor(name: str, levels: Any, where: str) -> Factor:
@@ -384,8 +400,8 @@ def read_seeds(value: Any, where: str) -> dict[str, Any]:
         if len(set(whole)) == len(value):
             return {"seeds": tuple(whole), "first_seeds": None}
     raise UsageError(
-        f"{where}seeds: given {value!r}; allowed: a number from 1 to {MAX_SEEDS:,}, a list of distinct seeds, or 3..20 "
-        "(three, and up to 20 until the contrasts are resolved)"
+        f"{where}seeds: given {value!r}; allowed: a number from 1 to {MAX_SEEDS:,}, a list of distinct seeds from 0 to "
+        f"{2**32 - 1:,}, or 3..20 (three, and up to 20 until the contrasts are resolved)"
     )
 
 

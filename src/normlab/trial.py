@@ -258,7 +258,7 @@ def _explain(key: str, kind: str, message: str, given: Any) -> str:
         text = message.removeprefix("Value error, ")
         return text if not key or text.startswith(key) else f"{key}: {text}"
     if kind == "missing":
-        example = ", such as 16K-3C2B-64D-10D" if key == "network" else ""
+        example = {"network": ", such as 16K-3C2B-64D-10D", "data": ", such as digits"}.get(key, "")
         return f"'{key}' is missing; write {key}: {allowed(key)}{example}"
     if isinstance(given, str) and "," in given and all(part.strip() in choices for part in given.split(",")):
         return f"{key}: given {given!r}; several levels stand in brackets under factors, [{given}]"
