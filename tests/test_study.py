@@ -271,6 +271,7 @@ def test_a_bad_override_is_refused_in_one_line(override: str) -> None:
         (["warmup_epochs=11"], ["override 'warmup_epochs'", "exceeds epochs 10"]),
         (["epochs=full"], ["override 'epochs'", "'full'"]),
         (["momentum=0.5"], ["override 'momentum'", "no effect in any arm"]),
+        (["margin=1"], ["override 'margin'", "into the study's file"]),
         (["learning_rate=1e-4,1e9"], ["override 'learning_rate'", "≤ 100"]),
     ],
 )

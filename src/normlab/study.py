@@ -468,6 +468,8 @@ def _override(study: Study, key: str, value: Any, where: str) -> Study:
             raise UsageError(f"{where}'{key}' is varied by the factor '{factor.name}'; choose its levels instead")
     if key == "seed":
         raise UsageError(f"{where}a study has seeds; write seeds=1 for one, or seeds=[{value}] for that very one")
+    if key in KEYS:
+        raise UsageError(f"{where}'{key}' is no setting; write it into the study's file, beside base")
     if key not in SETTINGS:
         known = [*(factor.name for factor in study.factors), "seeds", *SETTINGS]
         raise UsageError(f"{where}unknown setting '{key}'{nearest(key, known)}; 'normlab settings' lists them")
