@@ -39,6 +39,10 @@ def test_characters_of_twice_the_width_are_left_to_rich() -> None:
     assert (head, row) == ("a   b", "層  1")
 
 
+def test_no_word_becomes_a_picture() -> None:
+    assert table_text([{"a": "é :cat:"}]).splitlines()[1] == "é :cat:"
+
+
 def test_a_head_is_bold_in_a_terminal_alone() -> None:
     assert _plain([["a", "b"], ["1", "x"]], [True, False], 80, styled=True) == "\x1b[1ma  b\x1b[0m\n1  x"
     assert _plain([["a", "b"], ["1", "x"]], [True, False], 80, styled=False) == "a  b\n1  x"

@@ -74,7 +74,9 @@ def _folded(
     for row in cells:
         table.add_row(*row)
     text = io.StringIO()
-    console = Console(highlight=False, markup=False, width=width, file=text, force_terminal=styled, force_jupyter=False)
+    console = Console(
+        highlight=False, markup=False, emoji=False, width=width, file=text, force_terminal=styled, force_jupyter=False
+    )
     console.print(table)
     return text.getvalue().rstrip("\n")
 
