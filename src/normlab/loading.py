@@ -43,9 +43,9 @@ def load_all(store: Store, specs: Specs, *, meanwhile: Callable[[], object] = la
     with contextlib.ExitStack() as stack:
         helpers = []
         with contextlib.suppress(OSError):  # there is no memory left, or there are too many processes or open files
-            for i in range(_num_helpers(len(ids))):
-                if i == 0:
-                    numbers = stack.enter_context(_shared(numbers))
+            num_helpers = _num_helpers(len(ids))
+            numbers = stack.enter_context(_shared(numbers)) if num_helpers else numbers
+            for _ in range(num_helpers):
                 helpers.append(
                     stack.enter_context(_helper(lambda: marshal.dumps([_packed(part, specs) for part in read()])))
                 )

@@ -169,7 +169,7 @@ def wrapped(text: str, width: float) -> str:
     """Text in at most three lines of this width, but of a few characters in any case."""
     lines, width = [""], max(width, 8 * CHARACTER)
     for word in text.split():
-        for part in _parts(word, width):
+        for part in [word] if _width(word) <= width else _parts(word, width):
             longer = f"{lines[-1]} {part}".lstrip()
             lines[-1:] = [longer] if _width(longer) <= width else [lines[-1], part]
     return "\n".join([*lines[:2], *(["…"] if len(lines) > 3 else lines[2:])])

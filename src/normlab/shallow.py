@@ -18,7 +18,7 @@ from normlab.vectors import FLOAT, clear, compiled, floats, panel_of, size_of, v
 from normlab.winograd import multiply_by
 
 MOST = 4  # channels: with so many it is 1.1 to 1.5 times as fast as Winograd's way, with one 2.5 to 3.5 times
-BAND = 8  # chosen: rows of outputs at a time, for the next cache but one to hold them
+BAND = 8  # chosen: rows of outputs at a time, which the second cache holds
 
 _panel_9_1, _panel_3_1 = panel_of(9, 1), panel_of(3, 1)
 

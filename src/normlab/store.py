@@ -8,7 +8,8 @@
     STORE/checkpoints/COHORT/cohort.json                the trials of a cohort under way, in their order
     STORE/checkpoints/COHORT/STEPS/                     how far it is (checkpoint.py); both removed when it is done
 
-A result appears by one rename, complete or not at all. Stores merge by copying.
+What has `.new-` in its name is not yet whole, or was left by a crash. A result appears by one rename, complete or not
+at all. Stores merge by copying.
 """
 
 import contextlib

@@ -1,5 +1,6 @@
 """Looking after a store: checking every byte of it, merging others into it, and packing it for somebody else."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -69,7 +70,8 @@ def check(store: Store, *, repair: bool = False) -> Check:
         if repair and place.is_dir():
             shutil.rmtree(place, ignore_errors=True)
         elif repair:
-            place.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                place.unlink()
     return found
 
 

@@ -120,7 +120,7 @@ def _multiply(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, rows, depth, c
 
 @compiled
 def multiply_by(lanes, kind, a_, a_row, a_step, b_, b_step, c_, c_row, rows, depth, columns, add):
-    """By vectors of so many lanes."""
+    """c[rows, columns] = a · b, or += where it is to `add`, by vectors of so many lanes."""
     for k in range(0, 4 * columns, 8 * lanes):
         b, c, two, r = b_ + k, c_ + k, 4 * columns - k >= 8 * lanes, 0
         while r < rows:
