@@ -66,12 +66,12 @@ def _gradients(lanes, flat_, band_, sums_, one_, places, across, channels, filte
             while r < run:
                 a, w = flat_ + i * across * place + 4 * r, sums_ + (i * run + r) * row + k
                 if r + 9 <= run:
-                    _panel_9_1(lanes, FLOAT, a, 4, place, band_ + k, row, w, row, places, 0)
+                    _panel_9_1(lanes, FLOAT, a, 4, place, band_ + k, row, w, row, places, 0, 0)
                     r += 9
                 else:
-                    _panel_3_1(lanes, FLOAT, a, 4, place, band_ + k, row, w, row, places, 0)
+                    _panel_3_1(lanes, FLOAT, a, 4, place, band_ + k, row, w, row, places, 0, 0)
                     r += 3
-    multiply_by(lanes, FLOAT, one_, 0, 0, band_, row, sums_ + 3 * run * row, row, 1, places, filters, 0)
+    multiply_by(lanes, FLOAT, one_, 0, 0, band_, row, sums_ + 3 * run * row, row, 1, places, filters, 0, 0)
 
 
 @compiled

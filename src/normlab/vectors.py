@@ -137,22 +137,17 @@ def number_of(context, kind):
 
 
 @intrinsic
-def widen(context, value):
-    """A value from memory as float32."""
-    return types.float32(value), lambda c, b, s, args: _widened(b, args[0])
+def one(context, kind):
+    """A word of a kind that is 1 in each of its numbers."""
+    of_pair = 0x3F803F80  # 1 in bfloat16, twice
+    number = 1.0 if kind == types.float32 else of_pair
+    return kind(kind), lambda c, b, s, args: ir.Constant(c.get_value_type(kind), number)
 
 
 @intrinsic
-def total(context, word):
-    """The sum of a word's numbers, as float32."""
-
-    def generate(c, b, s, args):
-        if word == types.float32:
-            return args[0]
-        halves = (b.trunc(bits, _HALF) for bits in (args[0], b.lshr(args[0], _constant(_BITS, 16))))
-        return b.fadd(*(_widened(b, half) for half in halves))
-
-    return types.float32(word), generate
+def widen(context, value):
+    """A value from memory as float32."""
+    return types.float32(value), lambda c, b, s, args: _widened(b, args[0])
 
 
 @intrinsic
@@ -316,9 +311,15 @@ def sandwich_of(of_floats: Matrices, of_pairs: Matrices, *, bounded: bool = Fals
 
 
 def _paired(b: ir.IRBuilder, low: ir.Value, high: ir.Value) -> ir.Value:
-    """Words of two numbers in bfloat16."""
-    halves = [b.zext(_narrowed(b, half, _HALF, native=True), _of(half.type, _BITS)) for half in (low, high)]
-    return b.or_(halves[0], b.shl(halves[1], _constant(halves[1].type, 16)))
+    """Words of two numbers in bfloat16, rounded by the processor's own instruction, two vectors at once."""
+    count = low.type.count
+    name, halves = f"llvm.x86.avx512bf16.cvtne2ps2bf16.{32 * count}", ir.VectorType(_Brain(), 2 * count)
+    known = b.module.globals.get(name)
+    known = known or ir.Function(b.module, ir.FunctionType(halves, [low.type] * 2), name)
+    numbers = b.bitcast(b.call(known, [high, low]), ir.VectorType(_HALF, 2 * count))
+    order = [lane for pair in zip(range(count), range(count, 2 * count), strict=True) for lane in pair]
+    words = b.shuffle_vector(numbers, numbers, ir.Constant(ir.VectorType(_BITS, 2 * count), order))
+    return b.bitcast(words, ir.VectorType(_BITS, count))
 
 
 @intrinsic
@@ -393,24 +394,28 @@ def _exchanged(b: ir.IRBuilder, x: ir.Value, y: ir.Value, distance: int) -> tupl
 
 
 def panel_of(rows: int, vectors: int) -> Any:
-    """A compiled function: target[rows, lanes·vectors] = a · b, plus what is there if `add` is not 0, of words of a
-    `kind`, FLOAT or PAIR. Element [r, i] of a lies at r · a_row + i · a_step; row i of b at i · b_step; the sum is over
-    `depth` ≥ 1 values of i."""
+    """A compiled function: target[rows, lanes·vectors] = a · b, of words of a `kind`, FLOAT or PAIR, plus what lies at
+    `start` if that is not 0, in rows `start_row` apart. Element [r, i] of a lies at r · a_row + i · a_step; row i of b
+    at i · b_step; the sum is over `depth` ≥ 1 values of i."""
 
     @intrinsic
-    def panel(context, lanes, kind, a, a_row, a_step, b_, b_step, target, target_row, depth, add):
+    def panel(context, lanes, kind, a, a_row, a_step, b_, b_step, target, target_row, depth, start, start_row):
         def generate(c, b, s, args):
-            _, _, a, a_row, a_step, b_, b_step, target, target_row, depth, add = args
+            _, _, a, a_row, a_step, b_, b_step, target, target_row, depth, start, start_row = args
             count = lanes.bitwidth
             of_sums, places = ir.VectorType(_FLOAT, count), [(r, v) for r in range(rows) for v in range(vectors)]
-            targets = [_vector(b, count, target, _times(b, target_row, r, _word(4 * count), v)) for r, v in places]
-            start, read, ready, loop, end = b.block, *(b.append_basic_block() for _ in range(4))
-            b.cbranch(b.icmp_signed("!=", add, _word(0)), read, ready)
+            bytes_ = _word(4 * count)
+            targets, starts = (
+                [_vector(b, count, at, _times(b, row, r, bytes_, v)) for r, v in places]
+                for at, row in ((target, target_row), (start, start_row))
+            )
+            entry, read, ready, loop, end = b.block, *(b.append_basic_block() for _ in range(4))
+            b.cbranch(b.icmp_signed("!=", start, _word(0)), read, ready)
             b.position_at_end(read)
-            there = [b.load(place, align=4) for place in targets]
+            there = [b.load(place, align=4) for place in starts]
             b.branch(ready)
             b.position_at_end(ready)
-            before = [_either(b, (_constant(of_sums, 0), start), (value, read)) for value in there]
+            before = [_either(b, (_constant(of_sums, 0), entry), (value, read)) for value in there]
             b.branch(loop)
 
             b.position_at_end(loop)
@@ -430,7 +435,7 @@ def panel_of(rows: int, vectors: int) -> Any:
                 b.store(value, place, align=4)
             return c.get_dummy_value()
 
-        return types.void(lanes, kind, *[types.int64] * 9), generate
+        return types.void(lanes, kind, *[types.int64] * 10), generate
 
     return panel
 

@@ -34,13 +34,13 @@ from normlab.vectors import (
     multiplies_pairs,
     number_of,
     numbers_in,
+    one,
     pair,
     panel_of,
     prefetch_all,
     rounded_up,
     sandwich_of,
     size_of,
-    total,
     transpose,
     transposed,
     values,
@@ -110,35 +110,35 @@ def _share(kind, place):
 
 
 @compiled
-def _multiply(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, rows, depth, columns, add):
-    """c[rows, columns] = a · b, or += where it is to `add`."""
+def _multiply(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, rows, depth, columns, start, start_row):
+    """c[rows, columns] = a · b, plus what lies at `start` if that is not 0, in rows `start_row` apart."""
     if numbers_in(kind) == 2 and columns == lanes:  # a word that is read is then multiplied twice: it takes as long
-        multiply_by(EIGHT, kind, a, a_row, a_step, b, b_step, c, c_row, rows, depth, columns, add)
+        multiply_by(EIGHT, kind, a, a_row, a_step, b, b_step, c, c_row, rows, depth, columns, start, start_row)
     else:
-        multiply_by(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, rows, depth, columns, add)
+        multiply_by(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, rows, depth, columns, start, start_row)
 
 
 @compiled
-def multiply_by(lanes, kind, a_, a_row, a_step, b_, b_step, c_, c_row, rows, depth, columns, add):
-    """c[rows, columns] = a · b, or += where it is to `add`, by vectors of so many lanes."""
+def multiply_by(lanes, kind, a_, a_row, a_step, b_, b_step, c_, c_row, rows, depth, columns, start_, start_row):
+    """The same by vectors of so many lanes."""
     for k in range(0, 4 * columns, 8 * lanes):
-        b, c, two, r = b_ + k, c_ + k, 4 * columns - k >= 8 * lanes, 0
+        b, two, r = b_ + k, 4 * columns - k >= 8 * lanes, 0
         while r < rows:
-            a, target = a_ + r * a_row, c + r * c_row
+            a, c, start = a_ + r * a_row, c_ + k + r * c_row, start_ + k + r * start_row if start_ != 0 else 0
             if two and r + 6 <= rows:
-                _panel_6_2(lanes, kind, a, a_row, a_step, b, b_step, target, c_row, depth, add)
+                _panel_6_2(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, depth, start, start_row)
                 r += 6
             elif two and r + 4 <= rows:
-                _panel_4_2(lanes, kind, a, a_row, a_step, b, b_step, target, c_row, depth, add)
+                _panel_4_2(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, depth, start, start_row)
                 r += 4
             elif two:
-                _panel_1_2(lanes, kind, a, a_row, a_step, b, b_step, target, c_row, depth, add)
+                _panel_1_2(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, depth, start, start_row)
                 r += 1
             elif r + 6 <= rows:
-                _panel_6_1(lanes, kind, a, a_row, a_step, b, b_step, target, c_row, depth, add)
+                _panel_6_1(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, depth, start, start_row)
                 r += 6
             else:
-                _panel_1_1(lanes, kind, a, a_row, a_step, b, b_step, target, c_row, depth, add)
+                _panel_1_1(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, depth, start, start_row)
                 r += 1
 
 
@@ -296,7 +296,7 @@ def convolve(like, lanes, kind, x_, w_, bias_, y_, scratch_, images, height, wid
     pixel_x, pixel_y = size * trials * channels, size * trials * filters
     for trial in range(trials):
         x, y = x_ + size * trial * channels, y_ + size * trial * filters
-        bias_of_ = bias_ + 4 * trial * filters if bias_ != 0 else zeros_
+        bias_of_ = bias_ + 4 * trial * filters
         w = w_ + 36 * trial * channels * filters
         for first in range(0, tiles, BLOCK):
             count = min(BLOCK, tiles - first)
@@ -308,16 +308,14 @@ def convolve(like, lanes, kind, x_, w_, bias_, y_, scratch_, images, height, wid
                 some, u_ = min(span, filters - k), transformed_ + kept * (k // span) * places * place
                 if first == 0:
                     _transform_weights(lanes, kind, w, turned, channels, filters, k, some, span, weights_, u_, place)
-                bias = floats(bias_of_ + 4 * k, some)
+                bias, biased, depth = floats(bias_of_ + 4 * k, some), floats(weights_, some), channels // parts
                 for p in range(places):
                     a, b, c, share = v_ + p * wide_v, u_ + p * place, m_ + p * wide_m, _share(kind, p)
-                    if share != 0:
-                        for t in range(count * parts):
-                            m = floats(c + t * places * wide_m, some)
-                            for f in range(some):
-                                m[f] = share * bias[f]
-                    a_row, c_row, depth = places * wide_v, places * wide_m, channels // parts
-                    _multiply(lanes, kind, a, a_row, 4, b, 4 * span, c, c_row, count * parts, depth, some, share != 0)
+                    start, a_row, c_row = weights_ if bias_ != 0 and share != 0 else 0, places * wide_v, places * wide_m
+                    if start != 0:
+                        for f in range(some):
+                            biased[f] = share * bias[f]
+                    _multiply(lanes, kind, a, a_row, 4, b, 4 * span, c, c_row, count * parts, depth, some, start, 0)
                 for t in range(count):
                     n, i, j = _place(first + t, rows, columns)
                     m, own = m_ + t * parts * places * wide_m, y + size * k
@@ -329,7 +327,8 @@ def weight_gradient(like, lanes, kind, x_, g_, w_, bias_, scratch_, images, heig
     """∂L/∂w [T·K, 3, 3, C] to w and ∂L/∂bias [T·K] to bias, from x and g."""
     rows, columns, across = (height + 3) // 4, (width + 3) // 4, rounded_up(channels, lanes)
     tiles, places, place = images * rows * columns, _places(kind), 4 * (across * filters + PAD)
-    v_, z_, m_, _, patch_, zeros_ = _parts(lanes, scratch_, across, filters)
+    v_, z_, m_, one_, patch_, zeros_ = _parts(lanes, scratch_, across, filters)
+    values(one_, kind, 1)[0], total_ = one(kind), one_ + 64
     tile_v, tile_z, size = 4 * places * across, 4 * places * filters, size_of(like)
     pixel_x, pixel_g = size * trials * channels, size * trials * filters
     sums, block = np.empty(filters, np.float64), BLOCK if channels * filters <= WHOLE else FEW
@@ -344,14 +343,16 @@ def weight_gradient(like, lanes, kind, x_, g_, w_, bias_, scratch_, images, heig
                 _read_input(like, lanes, kind, kind, x, n, i, j, height, width, pixel_x, channels, patch_, zeros_, v)
                 z = z_ + t * tile_z
                 _read_gradient(like, lanes, kind, g, n, i, j, height, width, pixel_g, filters, zeros_, z)
-                for p in range(ONES, ONES + 6):
-                    share, words = _share(kind, p), values(z + 4 * p * filters, kind, filters)
-                    if share != 0:
-                        for k in range(filters):
-                            sums[k] += share * total(words[k])
+            for p in range(ONES, ONES + 6):
+                share, sum_ = _share(kind, p), floats(total_, filters)
+                if share != 0:
+                    _multiply(lanes, kind, one_, 0, 0, z_ + 4 * p * filters, tile_z, total_, 0, 1, count, filters, 0, 0)
+                    for k in range(filters):
+                        sums[k] += share * sum_[k]
             for p in range(places):
-                a, b, c = z_ + 4 * p * filters, v_ + 4 * p * across, m_ + p * place
-                _multiply(lanes, kind, a, 4, tile_z, b, tile_v, c, 4 * across, filters, count, across, first > 0)
+                a, b, c, row = z_ + 4 * p * filters, v_ + 4 * p * across, m_ + p * place, 4 * across
+                start = c if first > 0 else 0
+                _multiply(lanes, kind, a, 4, tile_z, b, tile_v, c, row, filters, count, across, start, row)
         bias = floats(bias_ + 4 * trial * filters, filters)
         for k in range(filters):
             bias[k] = sums[k]
