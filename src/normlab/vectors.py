@@ -118,6 +118,12 @@ def rounded_up(count, size):
 
 
 @intrinsic
+def count_of(context, lanes):
+    """How many floats a vector has, which is known when a kernel is compiled: to divide by it takes no time."""
+    return types.int64(lanes), lambda c, b, s, args: _word(lanes.bitwidth)
+
+
+@intrinsic
 def size_of(context, like):
     """Bytes of a value of the type of `like`."""
     return types.int64(like), lambda c, b, s, args: _word(like.bitwidth // 8)
