@@ -36,7 +36,12 @@ def widest() -> np.integer[Any]:
 @functools.cache  # asked with every convolution, and not answered at once
 def multiplies_pairs() -> bool:
     """Whether this processor does on vectors, and twice as fast as single numbers: AMD's, and not Intel's."""
-    return bool(tiles.host_features().get("avx512bf16")) and get_host_cpu_name().startswith("znver")
+    return _rounds() and get_host_cpu_name().startswith("znver")
+
+
+def _rounds() -> bool:
+    """Whether this processor has an instruction that makes bfloat16 of float32."""
+    return bool(tiles.host_features().get("avx512bf16"))
 
 
 def _named(function: Any) -> Any:
@@ -169,11 +174,11 @@ def _widened(b: ir.IRBuilder, value: ir.Value) -> ir.Value:
     return b.bitcast(b.shl(bits, _constant(bits.type, 16)), _of(value.type, _FLOAT))
 
 
-def _narrowed(b: ir.IRBuilder, value: ir.Value, element: ir.Type, *, native: bool = False) -> ir.Value:
-    """`native`: by the processor's own instruction, to which numbers below float32's normal ones are 0."""
+def _narrowed(b: ir.IRBuilder, value: ir.Value, element: ir.Type) -> ir.Value:
+    """A processor's own instruction takes numbers below float32's normal ones for 0."""
     if element == _FLOAT:
         return value
-    if native:
+    if _rounds():
         return b.bitcast(b.fptrunc(value, _of(value.type, _Brain())), _of(value.type, element))
     bits = b.bitcast(value, _of(value.type, _BITS))
     odd = b.and_(b.lshr(bits, _constant(bits.type, 16)), _constant(bits.type, 1))
@@ -278,8 +283,7 @@ def sandwich_of(of_floats: Matrices, of_pairs: Matrices, *, bounded: bool = Fals
         context, lanes, kind, given, source, row, column, wanted, target, target_row, target_column, zeros, top, bottom,
         left, right,
     ):  # fmt: skip
-        native = kind != types.float32
-        above, beside = of_pairs if native else of_floats
+        above, beside = of_floats if kind == types.float32 else of_pairs
         rows, columns = range(len(above[0])), range(len(beside[0]))
 
         def generate(c, b, s, args):
@@ -304,7 +308,7 @@ def sandwich_of(of_floats: Matrices, of_pairs: Matrices, *, bounded: bool = Fals
                     half = len(made) // 2
                     kept = [_paired(b, *both) for both in zip(made[:half], made[half:], strict=True)]
                 else:
-                    kept = [_narrowed(b, vector, wanted.type, native=native) for vector in made]
+                    kept = [_narrowed(b, vector, wanted.type) for vector in made]
                 for i, vector in enumerate(kept):
                     at = _times(b, target_row, i, target_column, j)
                     b.store(vector, _vector(b, lanes.bitwidth, target, at, wanted.type), align=2)
@@ -364,7 +368,7 @@ def round_to_halves(context, lanes, source, target):
     def generate(c, b, s, args):
         _, source, target = args
         value = b.load(_vector(b, lanes.bitwidth, source, _word(0)), align=4)
-        b.store(_narrowed(b, value, _HALF, native=True), _vector(b, lanes.bitwidth, target, _word(0), _HALF), align=2)
+        b.store(_narrowed(b, value, _HALF), _vector(b, lanes.bitwidth, target, _word(0), _HALF), align=2)
         return c.get_dummy_value()
 
     return types.void(lanes, *[types.int64] * 2), generate
