@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -189,6 +190,13 @@ def test_pictures_come_as_the_kind_that_was_asked_for(tmp_path: Path, suffix: st
     content = picture(figure, suffix)
     assert content.startswith(start)
     assert content == picture(figure, suffix)
+
+
+def test_the_font_in_a_pdf_holds_its_letters_and_no_tables_for_placing_them(tmp_path: Path) -> None:
+    content = picture(draw_factor(factor_figure(make_table(tmp_path), "norm")), ".pdf")
+    streams = re.findall(rb"(?<!end)stream\n(.*?)\nendstream", content, re.DOTALL)
+    (font,) = [font for font in map(zlib.decompress, streams) if b"glyf" in font[:300]]
+    assert not any(table in font[:300] for table in (b"GDEF", b"GPOS", b"GSUB"))
 
 
 def test_another_kind_of_picture_is_refused(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """The command `normlab`, which hears Ctrl-C from the first moment: while its modules load, too."""
 
 import gc
+import os
 import sys
 
 
 def main() -> None:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's threads, which nothing here needs, begin by spinning
     try:
         from normlab.cli import main as run
     except KeyboardInterrupt:

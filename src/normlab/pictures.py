@@ -1,5 +1,6 @@
 """Figures as files: the style of all of them, and the bytes of an SVG, PDF or PNG, which are always the same."""
 
+import functools
 import io
 import warnings
 from typing import Any
@@ -25,6 +26,7 @@ METADATA: Any = {
     ".png": {"Software": None},
     ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
+LAYOUT = ["GDEF", "GPOS", "GSUB"]  # tables of a font that tell how to place its letters, which in a PDF are placed
 RUNS = 3  # zlib's number for the compression of runs of equal bytes, the quickest that makes files as small
 
 
@@ -46,6 +48,16 @@ def picture(figure: Figure, suffix: str) -> bytes:
         if (engine := figure.get_layout_engine()) is not None:  # laid out once, not twice for each file
             engine.execute(figure)
             figure.set_layout_engine(None)
+        if suffix == ".pdf":
+            _leave_out_layout()
         quick: Any = {"pil_kwargs": {"compress_level": 1, "compress_type": RUNS}} if suffix == ".png" else {}
         figure.savefig(content, format=suffix[1:], dpi=200, metadata=METADATA[suffix], **quick)
     return content.getvalue()
+
+
+@functools.cache
+def _leave_out_layout() -> None:
+    """Of what fontTools, for Matplotlib, keeps of a font: to understand these tables takes half of the time for it."""
+    from fontTools.subset import Options  # type: ignore[import-untyped]
+
+    Options._drop_tables_default = [*getattr(Options, "_drop_tables_default", []), *LAYOUT]
