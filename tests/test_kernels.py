@@ -1,6 +1,7 @@
 """The compiled kernels against torch's own operations, over shapes that do not fit their blocks."""
 
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -562,6 +563,59 @@ def test_a_convolution_is_to_the_last_bit_the_same_whatever_vectors_it_is_comput
         found.append(gradients_of(convolve(*leaves, trials=2), leaves, g))
     for narrow, wide in zip(*found, strict=True):
         assert torch.equal(narrow, wide)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "shape",
+    [(2, 1, 3, 8, 9, 7), (1, 2, 16, 24, 5, 5), (3, 1, 64, 40, 4, 9), (30, 1, 16, 16, 8, 8), (2, 2, 48, 80, 4, 4)],
+)
+def test_a_convolution_stays_within_its_scratch_and_reads_nothing_of_what_was_there(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    images, trials, channels, filters, height, width = shape
+    x, weight, bias, g = convolved(*shape)
+    x, g, weight = in_rows(x.to(dtype)), in_rows(g.to(dtype)), in_rows(weight)
+    like, guard, found = LIKE[dtype], 4096, []
+    types = like, winograd.lanes_for(channels, filters), winograd.kind_for(like, channels, filters)
+    sizes = (images, height, width, trials, channels, filters)
+    for before in (0.0, math.nan):
+        y, of_weight, of_bias = torch.empty_like(g), torch.empty_like(weight), torch.empty_like(bias)
+        memory = torch.full((winograd.scratch_floats(channels, filters) + 2 * guard,), before)
+        scratch = memory[guard:-guard]
+        launch(winograd.convolve, *types, x, weight, bias, y, scratch, *sizes, 0)
+        scratch.fill_(before)
+        launch(winograd.weight_gradient, *types, x, g, of_weight, of_bias, scratch, *sizes)
+        guards = torch.cat([memory[:guard], memory[-guard:]])
+        assert torch.equal(guards.nan_to_num(7.0), torch.full_like(guards, before).nan_to_num(7.0))
+        found.append((y, of_weight, of_bias))
+    for clean, dirty in zip(*found, strict=True):
+        assert torch.equal(clean, dirty)
+
+
+ROUNDED = """
+import sys, torch
+from normlab import convolution, vectors
+from normlab.functional import in_rows, transform
+convolution.has_tiles = lambda: False  # on which weights are rounded, too
+torch.set_grad_enabled(False)
+assert vectors.widest() == vectors.EIGHT and not vectors.multiplies_pairs()
+torch.manual_seed(0)
+x, weight, bias = torch.randn(2, 3, 9, 7), torch.randn(16, 3, 3, 3), torch.randn(16)
+h = torch.tensor([[1.00390625, 1.01171875, -3.4e38, 3.4e38], [float("nan"), float("inf"), 1e-37, 0.0]])
+y = convolution.convolve(in_rows(x.bfloat16()), weight, bias, trials=1)
+torch.save((y, transform(h.bfloat16(), torch.full((4,), 1.5), torch.zeros(4))), sys.argv[1])
+"""
+
+
+def test_a_processor_without_instructions_for_bfloat16_rounds_as_one_with_them(tmp_path: Path) -> None:
+    saved = [tmp_path / name for name in ("here.pt", "there.pt")]
+    others = {**os.environ, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    here = "\n".join(line for line in ROUNDED.split("\n") if not line.startswith("assert"))
+    for path, code, environment in zip(saved, (here, ROUNDED), (os.environ, others), strict=True):
+        subprocess.run([sys.executable, "-c", code, str(path)], env=environment, check=True)
+    for ours, theirs in zip(*map(torch.load, saved), strict=True):
+        assert torch.equal(ours.view(torch.int16), theirs.view(torch.int16))
 
 
 @pytest.mark.parametrize("way", WAYS)

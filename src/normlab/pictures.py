@@ -1,8 +1,9 @@
 """Figures as files: the style of all of them, and the bytes of an SVG, PDF or PNG, which are always the same."""
 
-import functools
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import matplotlib as mpl
@@ -48,16 +49,21 @@ def picture(figure: Figure, suffix: str) -> bytes:
         if (engine := figure.get_layout_engine()) is not None:  # laid out once, not twice for each file
             engine.execute(figure)
             figure.set_layout_engine(None)
-        if suffix == ".pdf":
-            _leave_out_layout()
         quick: Any = {"pil_kwargs": {"compress_level": 1, "compress_type": RUNS}} if suffix == ".png" else {}
-        figure.savefig(content, format=suffix[1:], dpi=200, metadata=METADATA[suffix], **quick)
+        with _letters_alone() if suffix == ".pdf" else contextlib.nullcontext():
+            figure.savefig(content, format=suffix[1:], dpi=200, metadata=METADATA[suffix], **quick)
     return content.getvalue()
 
 
-@functools.cache
-def _leave_out_layout() -> None:
-    """Of what fontTools, for Matplotlib, keeps of a font: to understand these tables takes half of the time for it."""
-    from fontTools.subset import Options  # type: ignore[import-untyped]
+@contextlib.contextmanager
+def _letters_alone() -> Iterator[None]:
+    """Meanwhile fontTools, which takes a part of a font for Matplotlib, drops the tables `LAYOUT`: to read them is half
+    of its work."""
+    from fontTools.subset import Options
 
-    Options._drop_tables_default = [*getattr(Options, "_drop_tables_default", []), *LAYOUT]
+    dropped = getattr(Options, "_drop_tables_default", [])
+    Options._drop_tables_default = [*dropped, *LAYOUT]
+    try:
+        yield
+    finally:
+        Options._drop_tables_default = dropped

@@ -14,8 +14,7 @@ One thread.
 
 import numpy as np
 
-from normlab.vectors import FLOAT, clear, compiled, floats, panel_of, size_of, values, widen
-from normlab.winograd import multiply_by
+from normlab.vectors import FLOAT, clear, compiled, floats, multiply_by, panel_of, size_of, values, widen
 
 MOST = 4  # channels: with so many it is 1.1 to 1.5 times as fast as Winograd's way, with one 2.5 to 3.5 times
 BAND = 8  # chosen: rows of outputs at a time, which the second cache holds

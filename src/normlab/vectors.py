@@ -39,8 +39,9 @@ def multiplies_pairs() -> bool:
     return _rounds() and get_host_cpu_name().startswith("znver")
 
 
+@functools.cache
 def _rounds() -> bool:
-    """Whether this processor has an instruction that makes bfloat16 of float32."""
+    """Whether this processor makes bfloat16 of float32 by an instruction, as far as numba compiles for it."""
     return bool(tiles.host_features().get("avx512bf16"))
 
 
@@ -163,7 +164,8 @@ def widen(context, value):
 
 @intrinsic
 def narrow(context, value, like):
-    """A float32 as it is kept in memory: bfloat16 is rounded to nearest, ties to even."""
+    """A float32 as it is kept in memory: bfloat16 is rounded to nearest, ties to even, by the processor's instruction
+    where it has one, to which numbers below float32's normal ones are 0."""
     return like(types.float32, like), lambda c, b, s, args: _narrowed(b, args[0], args[1].type)
 
 
@@ -175,7 +177,7 @@ def _widened(b: ir.IRBuilder, value: ir.Value) -> ir.Value:
 
 
 def _narrowed(b: ir.IRBuilder, value: ir.Value, element: ir.Type) -> ir.Value:
-    """A processor's own instruction takes numbers below float32's normal ones for 0."""
+    """As `narrow`, a number or a vector of them."""
     if element == _FLOAT:
         return value
     if _rounds():
@@ -321,15 +323,17 @@ def sandwich_of(of_floats: Matrices, of_pairs: Matrices, *, bounded: bool = Fals
 
 
 def _paired(b: ir.IRBuilder, low: ir.Value, high: ir.Value) -> ir.Value:
-    """Words of two numbers in bfloat16, rounded by the processor's own instruction, two vectors at once."""
-    count = low.type.count
-    name, halves = f"llvm.x86.avx512bf16.cvtne2ps2bf16.{32 * count}", ir.VectorType(_Brain(), 2 * count)
+    """Words of two numbers in bfloat16."""
+    count, words = low.type.count, _of(low.type, _BITS)
+    if not _rounds():
+        halves = [b.zext(_narrowed(b, half, _HALF), words) for half in (low, high)]
+        return b.or_(halves[0], b.shl(halves[1], _constant(words, 16)))
+    name, both = f"llvm.x86.avx512bf16.cvtne2ps2bf16.{32 * count}", ir.VectorType(_Brain(), 2 * count)
     known = b.module.globals.get(name)
-    known = known or ir.Function(b.module, ir.FunctionType(halves, [low.type] * 2), name)
-    numbers = b.bitcast(b.call(known, [high, low]), ir.VectorType(_HALF, 2 * count))
+    known = known or ir.Function(b.module, ir.FunctionType(both, [low.type] * 2), name)
+    numbers = b.bitcast(b.call(known, [high, low]), ir.VectorType(_HALF, 2 * count))  # those of `low`, then of `high`
     order = [lane for pair in zip(range(count), range(count, 2 * count), strict=True) for lane in pair]
-    words = b.shuffle_vector(numbers, numbers, ir.Constant(ir.VectorType(_BITS, 2 * count), order))
-    return b.bitcast(words, ir.VectorType(_BITS, count))
+    return b.bitcast(b.shuffle_vector(numbers, numbers, ir.Constant(ir.VectorType(_BITS, 2 * count), order)), words)
 
 
 @intrinsic
@@ -363,7 +367,7 @@ def pair_halves(context, lanes, low, high, target):
 
 @intrinsic
 def round_to_halves(context, lanes, source, target):
-    """A vector of floats as numbers in bfloat16, by the processor's own instruction."""
+    """A vector of floats as numbers in bfloat16."""
 
     def generate(c, b, s, args):
         _, source, target = args
@@ -448,6 +452,36 @@ def panel_of(rows: int, vectors: int) -> Any:
         return types.void(lanes, kind, *[types.int64] * 10), generate
 
     return panel
+
+
+_panel_6_2, _panel_4_2, _panel_1_2 = panel_of(6, 2), panel_of(4, 2), panel_of(1, 2)
+_panel_6_1, _panel_1_1 = panel_of(6, 1), panel_of(1, 1)
+
+
+@compiled
+def multiply_by(lanes, kind, a_, a_row, a_step, b_, b_step, c_, c_row, rows, depth, columns, start_, start_row):
+    """c[rows, columns] = a · b, of words of a `kind`, plus what lies at `start` if that is not 0, in rows `start_row`
+    apart; `b_step`, `a_step`: from one of `depth` places of the sum to the next. Columns are whole vectors."""
+    wide = 8 * count_of(lanes)
+    for k in range(0, 4 * columns, wide):
+        b, two, r = b_ + k, 4 * columns - k >= wide, 0
+        while r < rows:
+            a, c, start = a_ + r * a_row, c_ + k + r * c_row, start_ + k + r * start_row if start_ != 0 else 0
+            if two and r + 6 <= rows:
+                _panel_6_2(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, depth, start, start_row)
+                r += 6
+            elif two and r + 4 <= rows:
+                _panel_4_2(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, depth, start, start_row)
+                r += 4
+            elif two:
+                _panel_1_2(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, depth, start, start_row)
+                r += 1
+            elif r + 6 <= rows:
+                _panel_6_1(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, depth, start, start_row)
+                r += 6
+            else:
+                _panel_1_1(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, depth, start, start_row)
+                r += 1
 
 
 def _times(b: ir.IRBuilder, row: ir.Value, i: int, column: ir.Value, j: int) -> ir.Value:

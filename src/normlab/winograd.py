@@ -33,11 +33,11 @@ from normlab.vectors import (
     count_of,
     floats,
     multiplies_pairs,
+    multiply_by,
     number_of,
     numbers_in,
     one,
     pair,
-    panel_of,
     prefetch_all,
     rounded_up,
     sandwich_of,
@@ -92,8 +92,6 @@ _input, _input_at_edge = sandwich_of(*_INPUT), sandwich_of(*_INPUT, bounded=True
 _gradient, _gradient_at_edge = sandwich_of(*_GRADIENT), sandwich_of(*_GRADIENT, bounded=True)
 _weights, _output = sandwich_of((G, G), (UP_G, PAIR_G)), sandwich_of((AT, AT), (twice(UP_AT, 4), PAIR_AT))
 _weights_back = sandwich_of((transposed(G), transposed(G)), (transposed(UP_G), transposed(PAIR_G)))
-_panel_6_2, _panel_4_2, _panel_1_2 = panel_of(6, 2), panel_of(4, 2), panel_of(1, 2)
-_panel_6_1, _panel_1_1 = panel_of(6, 1), panel_of(1, 1)
 
 
 @compiled
@@ -112,36 +110,11 @@ def _share(kind, place):
 
 @compiled
 def _multiply(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, rows, depth, columns, start, start_row):
-    """c[rows, columns] = a · b, plus what lies at `start` if that is not 0, in rows `start_row` apart."""
+    """As `multiply_by`, with the vectors that suit the columns."""
     if numbers_in(kind) == 2 and columns == lanes:  # a word that is read is then multiplied twice: it takes as long
         multiply_by(EIGHT, kind, a, a_row, a_step, b, b_step, c, c_row, rows, depth, columns, start, start_row)
     else:
         multiply_by(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, rows, depth, columns, start, start_row)
-
-
-@compiled
-def multiply_by(lanes, kind, a_, a_row, a_step, b_, b_step, c_, c_row, rows, depth, columns, start_, start_row):
-    """The same by vectors of so many lanes."""
-    wide = 8 * count_of(lanes)
-    for k in range(0, 4 * columns, wide):
-        b, two, r = b_ + k, 4 * columns - k >= wide, 0
-        while r < rows:
-            a, c, start = a_ + r * a_row, c_ + k + r * c_row, start_ + k + r * start_row if start_ != 0 else 0
-            if two and r + 6 <= rows:
-                _panel_6_2(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, depth, start, start_row)
-                r += 6
-            elif two and r + 4 <= rows:
-                _panel_4_2(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, depth, start, start_row)
-                r += 4
-            elif two:
-                _panel_1_2(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, depth, start, start_row)
-                r += 1
-            elif r + 6 <= rows:
-                _panel_6_1(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, depth, start, start_row)
-                r += 6
-            else:
-                _panel_1_1(lanes, kind, a, a_row, a_step, b, b_step, c, c_row, depth, start, start_row)
-                r += 1
 
 
 @compiled
@@ -255,7 +228,8 @@ def scratch_floats(channels, filters):
 
 @compiled
 def _parts(lanes, scratch_, across, filters):
-    """Addresses within scratch: two blocks of transformed tiles, transformed weights, weights, a tile, zeros."""
+    """Addresses within scratch: two blocks of transformed tiles, transformed weights, weights (which are not needed
+    any more once they are transformed, nor for a gradient), a tile, zeros."""
     padded = filters + SPAN * lanes
     first_ = scratch_
     second_ = first_ + 4 * BLOCK * MOST_PLACES * across
@@ -306,7 +280,8 @@ def convolve(like, lanes, kind, x_, w_, bias_, y_, scratch_, images, height, wid
     kept = 0 if tiles <= BLOCK else 1  # what is transformed of the weights; one block needs it once
     v_, m_, transformed_, weights_, patch_, zeros_ = _parts(lanes, scratch_, across, filters)
     number, parts, size = number_of(kind), numbers_in(kind), size_of(like)  # parts of a tile, each with all the places
-    wide_v, wide_m = size_of(number) * across, 4 * span
+    wide_v, wide_m, depth = size_of(number) * across, 4 * span, channels // parts
+    a_row, c_row = places * wide_v, places * wide_m
     pixel_x, pixel_y = size * trials * channels, size * trials * filters
     for trial in range(trials):
         x, y = x_ + size * trial * channels, y_ + size * trial * filters
@@ -323,10 +298,11 @@ def convolve(like, lanes, kind, x_, w_, bias_, y_, scratch_, images, height, wid
                 some, u_ = min(span, filters - k), transformed_ + kept * (k // span) * places * place
                 if first == 0:
                     _transform_weights(lanes, kind, w, turned, channels, filters, k, some, span, weights_, u_, place)
-                bias, biased, depth = floats(bias_of_ + 4 * k, some), floats(weights_, some), channels // parts
+                biased_ = weights_
+                bias, biased = floats(bias_of_ + 4 * k, some), floats(biased_, some)
                 for p in range(places):
                     a, b, c, share = v_ + p * wide_v, u_ + p * place, m_ + p * wide_m, _share(kind, p)
-                    start, a_row, c_row = weights_ if bias_ != 0 and share != 0 else 0, places * wide_v, places * wide_m
+                    start = biased_ if bias_ != 0 and share != 0 else 0
                     if start != 0:
                         for f in range(some):
                             biased[f] = share * bias[f]
@@ -340,11 +316,13 @@ def convolve(like, lanes, kind, x_, w_, bias_, y_, scratch_, images, height, wid
 
 @compiled
 def weight_gradient(like, lanes, kind, x_, g_, w_, bias_, scratch_, images, height, width, trials, channels, filters):
-    """∂L/∂w [T·K, 3, 3, C] to w and ∂L/∂bias [T·K] to bias, from x and g."""
+    """∂L/∂w [T·K, 3, 3, C] to w and ∂L/∂bias [T·K], summed in float32 over a block and in float64 over all, to bias,
+    from x and g."""
     rows, columns, across = (height + 3) // 4, (width + 3) // 4, rounded_up(channels, lanes)
     tiles, places, place = images * rows * columns, _places(kind), 4 * (across * filters + PAD)
-    v_, z_, m_, one_, patch_, zeros_ = _parts(lanes, scratch_, across, filters)
-    values(one_, kind, 1)[0], total_ = one(kind), one_ + 64
+    v_, z_, m_, total_, patch_, zeros_ = _parts(lanes, scratch_, across, filters)
+    one_ = total_ + 4 * filters
+    values(one_, kind, 1)[0], total = one(kind), floats(total_, filters)
     tile_v, tile_z, size = 4 * places * across, 4 * places * filters, size_of(like)
     pixel_x, pixel_g = size * trials * channels, size * trials * filters
     sums, block = np.empty(filters, np.float64), BLOCK if channels * filters <= WHOLE else FEW
@@ -361,11 +339,11 @@ def weight_gradient(like, lanes, kind, x_, g_, w_, bias_, scratch_, images, heig
                 _read_gradient(like, lanes, kind, g, n, i, j, height, width, pixel_g, filters, zeros_, z)
                 n, i, j = _next(n, i, j, rows, columns)
             for p in range(ONES, ONES + 6):
-                share, sum_ = _share(kind, p), floats(total_, filters)
+                share = _share(kind, p)
                 if share != 0:
                     _multiply(lanes, kind, one_, 0, 0, z_ + 4 * p * filters, tile_z, total_, 0, 1, count, filters, 0, 0)
                     for k in range(filters):
-                        sums[k] += share * sum_[k]
+                        sums[k] += share * total[k]
             for p in range(places):
                 a, b, c, row = z_ + 4 * p * filters, v_ + 4 * p * across, m_ + p * place, 4 * across
                 start = c if first > 0 else 0
