@@ -183,8 +183,43 @@ def test_an_interrupt_saves_where_training_stands_and_a_second_one_does_no_harm(
     _, errors = process.communicate(timeout=30)
     assert process.returncode == code, errors
     assert "Traceback" not in errors
+    assert code != 130 or "interrupted at 0 of 1 trials; " in errors
     assert newest_checkpoint(store) > saved
     assert list(store.glob("running/*")) == []
+
+
+@pytest.mark.fault(4)
+def test_an_interrupt_while_results_are_written_waits_for_them(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(store: Store, results: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        save_all(store, results)
+
+    save_all, store = Store.save_all, Store(study.parent / "store")
+    monkeypatch.setattr(Store, "save_all", interrupted)
+    few = Study.load(study, overrides=["epochs=1", "seeds=2", "norm=batch"])
+    with pytest.raises(KeyboardInterrupt):
+        run(few, store=store, workers=1, cohort=1)
+    assert len(store.ids()) == 1
+    assert list(store.root.glob("running/*")) == []
+
+
+@pytest.mark.fault(5)
+def test_a_worker_that_somebody_else_tells_to_end_is_replaced_and_nothing_is_called_over(
+    study: Path, normlab: Run
+) -> None:
+    store = study.parent / "normlab-store"
+    process = start(
+        study, "seeds=2", "norm=batch", "epochs=40", "-j", "1", "--cohort", "1", "--checkpoint-seconds", "0.2"
+    )
+    while newest_checkpoint(store) == 0:
+        time.sleep(0.01)
+    worker = worker_of(process)
+    assert worker is not None
+    os.kill(worker, signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "time is up" not in errors
+    assert "trained 2 trials" in errors
 
 
 def newest_checkpoint(store: Path) -> int:
@@ -365,7 +400,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_the_way_back_and_not_the_trai
     process = start(study, *arguments, limit=limit)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    assert "warning: checkpoint" in errors
+    assert "note: checkpoint" in errors
     assert "cannot be written (File too large); training goes on without it" in errors
     assert "trained 1 trial" in errors
     assert_clean(study.parent / "normlab-store")

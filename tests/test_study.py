@@ -239,6 +239,11 @@ def test_a_scale_may_give_a_factor_other_levels_under_names() -> None:
     assert found[2].settings["norm_momentum"] == 0.001
 
 
+def test_an_override_that_is_no_list_is_not_taken_apart_into_letters() -> None:
+    with pytest.raises(UsageError, match=r"^overrides: they are a list; write \['epochs=3'\]$"):
+        study(overrides="epochs=3")
+
+
 @pytest.mark.parametrize(
     "override",
     [

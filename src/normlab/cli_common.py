@@ -121,11 +121,14 @@ def train_missing(headline: str, study: "Study | Plan", store: "Store", *, as_js
         sys.exit(TERMINATED)
 
     signal.signal(signal.SIGTERM, leave)
+    so_far = ""
     try:
         with show_progress() as show:
             begin = functools.cache(lambda: click.echo(headline, err=True))
 
             def report(status: "RunStatus") -> None:
+                nonlocal so_far
+                so_far = f" at {status.finished} of {status.total} trials"
                 begin()
                 show(status)
 
@@ -136,7 +139,8 @@ def train_missing(headline: str, study: "Study | Plan", store: "Store", *, as_js
             summary = run(study, store=store, report=report, on_remark=say, **options)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is in order; a second one would end Python on its way out
-        click.echo("interrupted; finished trials are stored, and the same command goes on from here", err=True)
+        text = f"interrupted{so_far}; finished trials are stored, and the same command goes on from here"
+        click.echo(text, err=True)
         return INTERRUPTED
     if as_json:
         click.echo(json.dumps(vars(summary)))
@@ -156,7 +160,5 @@ def _print_summary(summary: Any) -> None:
     if summary.left:
         text += f"; time is up with {summary.left} left, the same command goes on from here"
     click.echo(text, err=True)
-    for warning in summary.warnings:
-        click.echo(f"warning: {warning}", err=True)
     for trial_id, reason in summary.failures.items():
         click.echo(f"failed {trial_id}: {printable(reason)}", err=True)

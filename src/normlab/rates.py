@@ -66,7 +66,7 @@ def _measured(spec: TrialSpec, device: str) -> str:
 
 
 def measure_rate(spec: TrialSpec, device: str) -> float:
-    """FLOP/s of training steps of one trial on random images, one thread."""
+    """FLOP/s of training steps of one trial on random images, by this process with its threads."""
     info = datasets.describe(spec.data, image_size=spec.image_size)
     macs = forward_macs(spec.network, info.channels, info.image_size)
     flops = FLOPS_PER_MAC * TRAINING_PASSES * macs * spec.batch_size

@@ -125,6 +125,7 @@ def run(
                 seconds=summary.seconds + further.seconds,
             )
             if not further.trained:  # others were quicker
+                plan = refreshed(plan, store)
                 break
     finally:
         with _undisturbed():
@@ -174,6 +175,7 @@ def _train(
         checkpoint_seconds=checkpoint_seconds,
         report=report,
         on_epoch=on_epoch,
+        remark=remark,
     )
     runner.summary.failures |= unreadable
     started = time.monotonic()
@@ -200,6 +202,25 @@ def _undisturbed() -> Iterator[None]:
     finally:
         for which, handler in before.items():
             signal.signal(which, handler if handler is not None else signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _delayed() -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM wait until this is done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    before = {
+        which: signal.signal(which, lambda number, _: heard.append(number)) for which in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler if handler is not None else signal.SIG_DFL)
+        if heard:
+            signal.raise_signal(heard[0])
 
 
 def _resumable(plan: Plan, store: Store, largest: int | None) -> list[list[Trial]]:
@@ -255,11 +276,12 @@ class _Run:
         checkpoint_seconds: float,
         report: Callable[[RunStatus], None],
         on_epoch: Callable[[str, Mapping[str, float | None]], None] | None,
+        remark: Callable[[str], None],
     ) -> None:
         self.plan, self.store, self.pool, self.cohort = plan, store, pool, cohort
         self.waiting: list[list[Trial]] = []
         self.fail_fast, self.deadline, self.report = fail_fast, deadline, report
-        self.checkpoint_seconds, self.on_epoch = checkpoint_seconds, on_epoch
+        self.checkpoint_seconds, self.on_epoch, self.remark = checkpoint_seconds, on_epoch, remark
         self.weights_folder = tempfile.mkdtemp(prefix=".weights-", dir=store.root) if save_weights else None
         already = plan.count("finished") + plan.count("diverged")
         self.summary = RunSummary(already_finished=already)
@@ -281,6 +303,7 @@ class _Run:
         for worker in list(self.pool.workers):
             self._assign(worker)
         beat = time.monotonic()
+        self.meter.joules()  # what measuring took is no trial's
         while any(worker.held for worker in self.pool.workers):
             if self._is_over(GRACE_SECONDS):
                 for worker in self.pool.workers:
@@ -289,7 +312,8 @@ class _Run:
                 break  # and `close` ends them, and gives up what they hold
             if heard := self.pool.hear(TICK_SECONDS):
                 self._share_energy()
-                self._handle(*heard)
+                with _delayed():  # what was trained is stored first
+                    self._handle(*heard)
             self.pool.end_silent()
             if time.monotonic() - beat > HEARTBEAT_SECONDS:
                 beat = time.monotonic()
@@ -432,14 +456,18 @@ class _Run:
                 self._count_resumed(worker.held, worker.progress)
                 self._assign(worker)
             return
-        if "warning" in message:
-            self.summary.warnings.append(message["warning"])
+        if "warning" in message:  # said at once: a run that is interrupted has no summary
+            self.remark(message["warning"])
+            if message["warning"] not in self.summary.warnings:
+                self.summary.warnings.append(message["warning"])
             return
         if "epoch" in message:
             if self.on_epoch is not None and worker.held:
                 self.on_epoch(worker.held[message["trial"]].id, message["epoch"])
             return
         held, joules, started = worker.held, worker.joules, worker.started
+        if "stopped" in message and not self._is_over():
+            message = {"failed": "the worker was told to end", "again": True}  # and not by this run
         if "failed" in message:
             self._take_back(worker)
         worker.begin(worker.ahead)

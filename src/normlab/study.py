@@ -407,6 +407,8 @@ def read_seeds(value: Any, where: str) -> dict[str, Any]:
 
 def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """`key=value` texts as a mapping, each value read as a study file would."""
+    if isinstance(overrides, str):  # of which each letter would be one
+        raise UsageError(f"overrides: they are a list; write [{overrides!r}]")
     read = {}
     for text in overrides:
         key, separator, value = text.partition("=")

@@ -219,8 +219,10 @@ def _train_epoch(
         states = {name: generator.get_state() for generator, name in named_generators(step.network)}
         return {"losses": losses_T, "correct": correct_T} | states
 
-    def mean_loss() -> float:
-        return float(losses_T.mean()) / state.seen
+    def mean_loss() -> float | None:
+        """Of the trials that have one: what diverged may be a neighbour for long."""
+        known = losses_T[losses_T.isfinite()]
+        return float(known.mean()) / state.seen if len(known) else None
 
     for index_TB, warps_TB4 in draw_batches(cohort.train_set, some, epoch, skip=first):
         loss_T, hits_T = run(index_TB, warps_TB4, rates_ST[state.steps])

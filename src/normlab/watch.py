@@ -24,7 +24,8 @@ class Progress:
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the time was over
-    """Training stopped between two steps because of its deadline; its checkpoint, if any, holds what was done."""
+    """Training stopped between two steps, at its deadline or when it was told to; its checkpoint, if any, holds what
+    was done."""
 
 
 @dataclass(kw_only=True)
@@ -46,7 +47,7 @@ class Watch:
         self._resumed_images = self.state.images
         self._last_report, self._last_save = 0.0, time.monotonic()
 
-    def alive(self, loss: Callable[[], float] | None = None) -> None:
+    def alive(self, loss: Callable[[], float | None] | None = None) -> None:
         """Reports where training stands, if the last report is half a second old; `loss` is asked only then."""
         if time.monotonic() - self._last_report <= PROGRESS_SECONDS:
             return

@@ -12,7 +12,7 @@ It speaks JSON lines, and may be sent a request while it serves another.
     → {"cohort": how many trials of this kind, at most N, train fastest together}
 
 It reads data sets from the cache and writes no results; with `weights` it leaves each trial's weights in that folder
-for the runner. Started by `runner.py`.
+for the runner. Started by `pool.py`.
 """
 
 import ctypes
