@@ -43,17 +43,17 @@ def curve_data(epochs: int, *, panels: int = 1, series: int = 2) -> CurveFigure:
     values = tuple(i / epochs for i in range(epochs))
     curve = Curve(epochs=tuple(range(1, epochs + 1)), mean=values, lowest=values, highest=values)
     names = tuple(f"norm {i}" for i in range(series))
-    arms = tuple(ArmCurves(name=name, n=3, train=curve, test=curve, diverged_at=(1,), damaged=()) for name in names)
+    arms = tuple(
+        ArmCurves(name=name, n=3, train=curve, test=curve, chance=0.1, diverged_at=(1,), damaged=()) for name in names
+    )
     found = tuple(CurvePanel(title=f"batch size {i}", arms=arms) for i in range(panels))
-    return CurveFigure(panels=found, names=names, chance=0.1, dropout=True, damaged=0, left_out="")
+    return CurveFigure(panels=found, names=names, dropout=True, damaged=0, left_out="")
 
 
 def flat_curves() -> CurveFigure:
     curve = Curve(epochs=(1, 2), mean=(0.10000000000000002, 0.1), lowest=(0.1, 0.1), highest=(0.1, 0.1))
-    arms = (ArmCurves(name="", n=3, train=curve, test=curve, diverged_at=(), damaged=()),)
-    return CurveFigure(
-        panels=(CurvePanel(title="", arms=arms),), names=("",), chance=0.1, dropout=False, damaged=0, left_out=""
-    )
+    arms = (ArmCurves(name="", n=3, train=curve, test=curve, chance=0.1, diverged_at=(), damaged=()),)
+    return CurveFigure(panels=(CurvePanel(title="", arms=arms),), names=("",), dropout=False, damaged=0, left_out="")
 
 
 def texts(figure: Figure) -> list[tuple[Text, Bbox]]:

@@ -22,7 +22,7 @@ from normlab.report import (
     write_report,
 )
 from normlab.rows import arm_rows, contrast_rows, to_csv
-from normlab.study import Study
+from normlab.study import Study, parse_study
 from normlab.table import StudyTable, read_table
 from normlab.trial import TrialSpec
 from tests.test_figures import make_table
@@ -81,6 +81,34 @@ def test_a_report_is_a_page_with_its_numbers_and_figures_beside_it(written: tupl
         *(f"{name}.{kind}" for name in ("arms", "contrasts") for kind in ("csv", "tex")),
         *(f"figure-{n}.{kind}" for n in ("1-learning-rate", "2-norm", "3-curves") for kind in ("svg", "pdf", "png")),
     }  # fmt: skip
+
+
+def test_files_of_an_earlier_report_that_this_one_does_not_have_are_removed(tmp_path: Path) -> None:
+    text = STUDY.replace("[1e-3, 0.1]", "[1e-4, 1e-3, 0.1]")
+    for rates in (text, STUDY):
+        table = make_table(tmp_path, rates)
+        folder = write_report(table.study, table, tmp_path / "report").parent
+        (folder / "figure-9-mine.svg").touch()
+        names = {file.stem for file in folder.iterdir()}
+        assert ("sensitivity" in names, "sensitivity-contrasts" in names) == (rates == text,) * 2
+    assert "figure-9-mine" in names
+    without = STUDY.replace("  learning_rate: [1e-3, 0.1]\n", "")
+    table = make_table(tmp_path / "other", without)
+    write_report(table.study, table, folder)
+    assert sorted(file.name for file in folder.glob("figure-*.svg")) == [
+        "figure-1-norm.svg", "figure-2-curves.svg", "figure-9-mine.svg"
+    ]  # fmt: skip
+
+
+def test_nothing_in_the_words_below_the_answers_is_an_element(tmp_path: Path) -> None:
+    named = STUDY.replace("norm: [none, batch]", "norms: {none: {norm: none}, '<img>': {norm: batch}}")
+    named = named.replace("- norm: [batch, none]", "- norms: ['<img>', none]")
+    store = make_store(tmp_path)
+    study = parse_study(named.encode(), name="s", path="s.yaml", overrides=["norms=none"])
+    table = read_table(study, store, fingerprint)
+    text = write_report(study, table, tmp_path / "report").with_suffix(".md").read_text()
+    assert "norms: &lt;img> − none" in text
+    assert "<img" not in text
 
 
 def test_the_report_as_markdown_has_tables_that_line_up_and_shows_the_figures_beside_it(
@@ -223,10 +251,29 @@ def test_equivalence_is_never_said_without_its_margin_nor_for_places_of_another(
 
 def test_how_much_wider_a_range_is_is_said_as_far_as_was_tried(tmp_path: Path) -> None:
     text = STUDY.replace("[1e-3, 0.1]", "[1e-4, 1e-3, 1e-2]")
-    flat = answer(tmp_path / "open", lambda spec: 0.9 + 0.001 * spec.seed, text)[0]
-    assert "(within 5 points of the best, as far as was tried) is wider by +0 " in flat
+    planned, flat = answer(tmp_path / "open", lambda spec: 0.9 + 0.001 * spec.seed, text)
+    assert planned.startswith("Test accuracy, norm batch against none")
+    assert flat.startswith("Over learning rate, norm: batch − none (n = 3; exploratory): usable range (within 5 points")
+    assert "of the best, as far as was tried) cannot be said to differ: +0 factors of ten" in flat
     hill = answer(tmp_path / "closed", lambda spec: 0.9 + 0.001 * spec.seed - 0.5 * (spec.learning_rate != 1e-3), text)
-    assert "(within 5 points of the best) is wider by" in hill[0]
+    assert "(within 5 points of the best) cannot be said to differ" in hill[1]
+
+
+def test_a_line_is_wider_or_higher_only_where_its_interval_says_so(tmp_path: Path) -> None:
+    text = STUDY.replace("[1e-3, 0.1]", "[1e-4, 1e-3, 1e-2]")
+
+    def peaked(spec: TrialSpec) -> float:
+        """With a norm all rates do, without one the middle one alone, and heights are those of chance."""
+        lower = 0.0 if spec.norm == "batch" else (0.3 + 0.01 * spec.seed) * (spec.learning_rate != 1e-3)
+        return 0.9 - lower + 0.02 * (spec.seed - 1) * (1 if spec.norm == "batch" else -1) * (spec.learning_rate == 1e-3)
+
+    (sentence,) = (line for line in answer(tmp_path, peaked, text) if line.startswith("Over"))
+    assert " wider: +1" in sentence
+    assert "on average higher: +" in sentence
+    one = answer(tmp_path / "one", peaked, text.replace("seeds: 3", "seeds: 1"))
+    (sentence,) = (line for line in one if line.startswith("Over"))
+    assert "cannot be said to differ: +1" in sentence
+    assert "[" not in sentence
 
 
 def test_a_study_of_one_arm_answers_with_its_mean(tmp_path: Path) -> None:

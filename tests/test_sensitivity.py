@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normlab.result import Result
-from normlab.rows import contrast_rows
+from normlab.rows import contrast_rows, sensitivity_rows
 from normlab.sensitivity import is_log, mean_height, own_ranges, sensitivities, sensitivity_contrasts, usable_range
 from normlab.stats import compare, mean_interval, not_worse_than_best, welch_difference
 from normlab.study import Study, parse_study
 from normlab.table import StudyTable, read_table
 from normlab.trial import TrialSpec
-from normlab.wording import best_words, sensitivity_contrast_summary, sensitivity_summary
+from normlab.wording import best_words, number, sensitivity_contrast_summary, sensitivity_summary
 from tests.test_table import fill, fingerprint, make_store
 
 RATES = (1e-4, 1e-3, 1e-2, 0.1)
@@ -190,13 +190,46 @@ def test_two_levels_are_no_line_and_names_are_no_numbers() -> None:
 def test_the_words_name_units_and_ends() -> None:
     table = make_table(bump, STUDY.replace(", best: learning_rate", ""))
     rows = sensitivity_summary(table)
-    assert rows[0]["usable within 5 points"] == "0.00032 to 0.0032"
-    assert rows[1]["usable within 5 points"] == "0.00056 to ≥ 0.1"
+    assert rows[0]["usable within 5 points"] == "0.000316 to 0.00316"
+    assert rows[1]["usable within 5 points"] == "0.000562 to ≥ 0.1"
     assert rows[0]["width"] == "1 factors of ten"
     assert sensitivity_contrast_summary(table)[0]["wider by"].startswith("+1.")
 
 
+def test_a_width_is_at_least_so_much_where_the_range_of_any_seed_is_cut_off() -> None:
+    def one_goes_on(spec: TrialSpec) -> float:
+        return 0.9 if spec.seed == 0 else bump(spec)
+
+    table = make_table(one_goes_on)
+    usable = sensitivities(table)[0].usable
+    assert (usable.open_low, usable.open_high) == (False, False)
+    assert sensitivity_summary(table)[0]["width"].startswith("≥ ")
+    assert sensitivity_rows(table)[0]["width_is_cut"] is True
+
+
+def test_numbers_of_an_axis_have_no_exponent() -> None:
+    assert [number(value) for value in (2.0, 128.0, 0.0625, 1e-4, 44_700.0, -1234.5)] == [
+        "2", "128", "0.0625", "0.0001", "44,700", "-1,234"
+    ]  # fmt: skip
+
+
+def test_lines_at_levels_that_were_chosen_for_them_are_not_compared() -> None:
+    table = make_table(bump, STUDY.replace("seeds: 6", "  batch_size: [16, 32, 64]\nseeds: 6"))
+    assert {line.factor for line in sensitivities(table)} == {"learning_rate", "batch_size"}
+    assert sensitivity_contrasts(table) == ()
+
+
 # Best levels
+
+
+@pytest.mark.parametrize("seeds", [1, 6])
+def test_arms_that_are_the_same_trials_at_one_level_alone_are_a_contrast_at_their_best(seeds: int) -> None:
+    positions = "norm_position: [before_activation, after_activation]"
+    text = STUDY.replace("learning_rate: [1e-4, 1e-3, 1e-2, 0.1]", positions).replace("seeds: 6", f"seeds: {seeds}")
+    contrast = "contrasts:\n  - {norm_position: [after_activation, before_activation], best: norm}\n"
+    text = re.sub(r"contrasts:.*", contrast, text, flags=re.S)
+    (record,) = make_table(lambda spec: 0.9 + 0.01 * spec.seed - 0.1 * (spec.norm == "batch"), text).contrasts
+    assert record.verdict != "same trials"
 
 
 def test_each_arm_is_compared_at_the_level_that_other_seeds_chose() -> None:

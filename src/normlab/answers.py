@@ -7,15 +7,28 @@ import functools
 from collections.abc import Sequence
 
 from normlab.sensitivity import SensitivityContrast, sensitivity_contrasts
+from normlab.stats import Difference
 from normlab.table import ContrastRecord, StudyTable
-from normlab.wording import axis_unit, best_words, interval_words, percent, runs_words, seeds_words, some, words
+from normlab.wording import (
+    axis_unit,
+    best_words,
+    interval_words,
+    number,
+    percent,
+    plain_interval,
+    runs_words,
+    seeds_words,
+    some,
+    words,
+)
 
 VERDICTS = ("better", "worse", "equivalent", "not resolved", "n too small to say", "no spread", "same trials")
 MADE_BY = ("normlab_version", "commit", "torch", "device", "gpu", "processor")  # of which a study should have one each
 
 
 def answers(table: StudyTable) -> list[str]:
-    """The answer, a sentence for each pair of levels that was compared, built from the numbers alone."""
+    """The answer, a sentence for each pair of levels that was compared, built from the numbers alone: what was planned
+    first, then how lines over a numeric factor differ, then the rest."""
     groups: dict[tuple[str, str, str, str], list[ContrastRecord]] = {}
     for record in table.contrasts:
         contrast = record.contrast
@@ -23,11 +36,12 @@ def answers(table: StudyTable) -> list[str]:
         groups.setdefault((*pair, contrast.best or ""), []).append(record)
     if groups:
         start = words(table.metric).capitalize()
+        sentences: dict[bool, list[str]] = {True: [], False: []}  # by whether they were planned
+        for key, group in groups.items():
+            sentence = _group_sentence(f"{start}, {words(key[0])}{_at_best(key[3], group)} ", key[:3], group)
+            sentences[any(record.contrast.planned for record in group)].append(sentence)
         over_levels = [_line_sentence(table, pair) for pair in sensitivity_contrasts(table)]
-        return over_levels + [
-            _group_sentence(f"{start}, {words(key[0])}{_at_best(key[3], group)} ", key[:3], group)
-            for key, group in groups.items()
-        ]
+        return sentences[True] + over_levels + sentences[False]
     means = [(arm.arm.label, arm.mean) for arm in table.arms if arm.mean]
     return [
         f"{label}: {words(table.metric)} {percent(mean.mean)} %"
@@ -40,16 +54,23 @@ def answers(table: StudyTable) -> list[str]:
 def _line_sentence(table: StudyTable, pair: SensitivityContrast) -> str:
     """Two lines over a numeric factor in words: how much wider one's usable range is, and how much higher it lies."""
     runs = runs_words([pair.area.n_first, pair.area.n_second])
-    wider = f"{pair.width.difference:+.2g}"
-    if pair.width.low is not None and pair.width.high is not None:
-        wider += f" [{pair.width.low:+.2g}, {pair.width.high:+.2g}]"
-    higher = interval_words(pair.area.low, pair.area.high, signed=True)
+    unit, interval = axis_unit(pair.log, pair.factor), plain_interval(pair.width.low, pair.width.high, signed=True)
+    width = f"{number(pair.width.difference, signed=True)} {f'{interval} ' if interval else ''}{unit}"
+    interval = interval_words(pair.area.low, pair.area.high, signed=True)
+    height = f"{100 * pair.area.difference:+.2f} points{f' {interval}' if interval else ''}"
     return (
-        f"Over {words(pair.factor)}, {pair.label}: usable range (within {table.study.usable_within:g} points of the "
-        f"best{', as far as was tried' * pair.is_cut}) is wider by {wider} {axis_unit(pair.log, pair.factor)}, and "
-        f"{words(table.metric)} higher by "
-        f"{100 * pair.area.difference:+.2f} points{f' {higher}' if higher else ''} on average ({runs}; exploratory)."
+        f"Over {words(pair.factor)}, {pair.label} ({runs}; exploratory): usable range (within "
+        f"{table.study.usable_within:g} points of the best{', as far as was tried' * pair.is_cut}) "
+        f"{_direction(pair.width, 'wider', 'narrower')}: {width}; {words(table.metric)} on average "
+        f"{_direction(pair.area, 'higher', 'lower')}: {height}."
     )
+
+
+def _direction(difference: Difference, more: str, less: str) -> str:
+    """What an interval says of a difference."""
+    if difference.low is None or difference.high is None or difference.low == difference.high:
+        return "cannot be said to differ"
+    return more if difference.low > 0 else less if difference.high < 0 else "not resolved"
 
 
 def _at_best(factor: str, group: Sequence[ContrastRecord]) -> str:
@@ -123,14 +144,18 @@ def _extreme(records: Sequence[ContrastRecord]) -> str:
 def caveat(table: StudyTable) -> str:
     """What a reader must know about the intervals."""
     planned = any(record.contrast.planned for record in table.contrasts)
-    paired = any(r.difference is not None and r.difference.method == "paired t" for r in table.contrasts)
+    found = [record.difference for record in table.contrasts if record.difference is not None]
+    found += [difference for pair in sensitivity_contrasts(table) for difference in (pair.width, pair.area)]
+    paired = any(difference.method == "paired t" for difference in found)
     how = "Welch's for differences, paired where the table says so" if paired else "Welch's for differences"
     text = f"Intervals are {table.level:.0%} t intervals over seeds ({how})"
     if table.progress is not None:
         text += (
-            ", not adjusted for the looks; verdicts keep an error rate of 5 % over all looks and contrasts (alpha "
-            "spending after Lan and DeMets, Holm's procedure group by group)"
+            f", not adjusted for the looks; better and worse keep an error rate of {1 - table.level:.0%} over all "
+            "looks and contrasts (alpha spending after Lan and DeMets, Holm's procedure group by group)"
         )
+        if any(record.contrast.margin for record in table.contrasts):
+            text += ", equivalence, which is tested at the last look, one of its own"
     elif table.num_compared > 1:
         text += (
             f", each by itself; verdicts go by p-values corrected after Holm for the {table.num_compared} comparisons"

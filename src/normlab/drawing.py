@@ -96,7 +96,7 @@ def _curve_limits(data: CurveFigure) -> tuple[tuple[float, float], tuple[float, 
     arms = [arm for panel in data.panels for arm in panel.arms]
     epochs = [epoch for arm in arms for epoch in (*arm.test.epochs, *arm.train.epochs, *arm.diverged_at)]
     values = [value for arm in arms for value in (*arm.test.lowest, *arm.test.highest, *arm.train.mean)]
-    values += [data.chance or 0.0 for arm in arms if arm.diverged_at]
+    values += [arm.chance for arm in arms if arm.diverged_at]
     if not epochs or not values:
         return (0.0, 1.0), (0.0, 100.0)
     found = []
@@ -188,7 +188,7 @@ def _draw_arm_curves(axes: Axes, arm: ArmCurves, data: CurveFigure) -> None:
               markersize=3.5, markevery=every)  # fmt: skip
     axes.plot(train.epochs, 100 * np.array(train.mean), color=colour, linestyle=DASHES[i], linewidth=0.6)
     for epoch in arm.diverged_at:
-        axes.plot([epoch], [100 * (data.chance or 0)], **_cross_style(i))
+        axes.plot([epoch], [100 * arm.chance], **_cross_style(i))
 
 
 # --- legends ----------------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Results for other tools: TensorBoard events, also while training goes on, MLflow and Weights & Biases offline runs.
 
-Each trial becomes one run: its settings, its curves by epoch, its final metrics, and where it came from. What has been
-exported before is not exported again. The tools are extras (`pip install normlab[mlflow]`); none of them is let call
-home.
+Each trial becomes one run: its curves by epoch and, but in TensorBoard, its settings, its final metrics, and where it
+came from. What has been exported before is not exported again. The tools are extras (`pip install normlab[mlflow]`);
+none of them is let call home.
 """
 
 import contextlib
@@ -100,7 +100,8 @@ class Events:
     """Writes scalars for TensorBoard, a folder for each trial: live, as epochs end, or afterwards."""
 
     def __init__(self, folder: Path, names: Mapping[str, str]) -> None:
-        """`names` maps a trial's id to its run's name."""
+        """`names` maps a trial's id to its run's name, to which the end of the id is added: other trials may have the
+        same name, once a study was changed."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -110,7 +111,8 @@ class Events:
         self._writers: dict[str, Any] = {}
 
     def place(self, trial_id: str) -> Path:
-        return self.folder.joinpath(*(re.sub(r"[^\w.,=+-]+", "_", part) for part in self.names[trial_id].split("/")))
+        name = f"{self.names[trial_id]}-{trial_id.rpartition('-')[2]}"
+        return self.folder.joinpath(*(re.sub(r"[^\w.,=+-]+", "_", part) for part in name.split("/")))
 
     def write(self, trial_id: str, row: Mapping[str, float | None], wall_time: float | None = None) -> None:
         """One epoch of a trial: `epoch` and its curves."""

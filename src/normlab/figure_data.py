@@ -70,6 +70,7 @@ class ArmCurves:
     n: int
     train: Curve
     test: Curve
+    chance: float  # as a fraction, where a run that diverged stands
     diverged_at: tuple[int, ...]  # epochs
     damaged: tuple[str, ...]  # the ids of runs that are left out
 
@@ -84,7 +85,6 @@ class CurvePanel:
 class CurveFigure:
     panels: tuple[CurvePanel, ...]
     names: tuple[str, ...]  # of the series, in the order of their colours
-    chance: float | None  # None where the arms' numbers of classes differ
     dropout: bool  # whether any network has it
     damaged: int  # trials whose curves cannot be drawn
     left_out: str

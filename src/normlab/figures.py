@@ -23,6 +23,7 @@ from normlab.figure_data import (
 from normlab.grid import as_number
 from normlab.notation import dropout_rates
 from normlab.result import Result
+from normlab.sensitivity import is_log
 from normlab.table import ArmRecord, StudyTable
 from normlab.wording import UNITS, words
 
@@ -40,7 +41,7 @@ def factor_figure(table: StudyTable, factor: str) -> FactorFigure:
     numbers = [as_number(label) for label in levels]
     numeric = len(levels) > 1 and None not in numbers
     values = [n for n in numbers if n is not None] if numeric else []
-    log = numeric and min(values) > 0 and max(values) / min(values) > 10
+    log = numeric and is_log(values)
     panels = _split(_lines(table, factor))
     drawn = dict(list(panels.items())[:MAX_PANELS])
     return FactorFigure(
@@ -93,7 +94,6 @@ def curve_figure(table: StudyTable) -> CurveFigure:
     return CurveFigure(
         panels=tuple(found),
         names=names,
-        chance=_chance(table),
         dropout=any(any(dropout_rates(arm.spec.network)) for arm in table.arms),
         damaged=len({trial for panel in found for arm in panel.arms for trial in arm.damaged}),
         left_out=_left_out(panels, MAX_PANELS),
@@ -162,6 +162,7 @@ def _arm_curves(table: StudyTable, name: str, arm: ArmRecord) -> ArmCurves:
         n=len(runs),
         train=_mean_curve(runs, "train_accuracy", chance),
         test=_mean_curve(runs, "test_accuracy", chance),
+        chance=chance,
         diverged_at=tuple(run.diverged_epoch for run, _ in runs if run.diverged_epoch is not None),
         damaged=tuple(result.id for result, details in found if details is None),
     )

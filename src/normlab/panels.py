@@ -242,8 +242,12 @@ def _num_lines(text: str) -> int:
 
 
 def _legend_columns(entries: Sequence[Entry], width: float) -> int:
-    longest = 0.9 * max(_width(text) for _, text in entries)  # its letters are smaller
-    return max(1, min(4, int(width / (longest + 46))))  # what is around a text takes that much
+    """As many as fit, up to four; Matplotlib makes each as wide as its longest entry."""
+    widths = [0.9 * _width(text) + 46 for _, text in entries]  # its letters are smaller; so much is around a text
+    for count in range(min(4, len(entries)), 1, -1):
+        if sum(map(max, np.array_split(widths, count))) <= width:
+            return count
+    return 1
 
 
 def _legend_height(entries: Sequence[Entry], width: float) -> float:

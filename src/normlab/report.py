@@ -22,7 +22,7 @@ from normlab.errors import UsageError
 from normlab.figure_data import CurveFigure, FactorFigure
 from normlab.figures import curve_figure, factor_figure
 from normlab.files import write_file
-from normlab.plotters import plot
+from normlab.plotters import KINDS, plot
 from normlab.result import Result, sha256
 from normlab.rows import arm_rows, contrast_rows, sensitivity_contrast_rows, sensitivity_rows, to_csv, to_json, to_latex
 from normlab.stats import binomial_error
@@ -77,10 +77,11 @@ def write_report(
     """Writes report.html and .md, arms and contrasts (.csv, .tex), results.json and figures (SVG, PDF, PNG); returns
     report.html.
 
-    Files of an earlier report are replaced. `meanwhile` is done while the figures are drawn.
+    Files of an earlier report are replaced, or removed. `meanwhile` is done while the figures are drawn.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        earlier = _figures_in(folder / "report.md")
         figures = _plot_figures(table, folder)
         meanwhile()
         write_numbers(table, folder)
@@ -88,6 +89,9 @@ def write_report(
         path, page = folder / "report.html", _render(study, table, figures)  # which waits for the figures
         write_file(path, page.encode())
         write_file(folder / "report.md", text.encode())
+        for stem in earlier.difference(figure.stem for figure in figures):
+            for kind in KINDS:
+                (folder / f"{stem}{kind}").unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"report {folder}: cannot be written ({error.strerror})") from None
     return path
@@ -101,8 +105,7 @@ def write_numbers(table: StudyTable, folder: Path) -> None:
         ("sensitivity", sensitivity_rows(table)),
         ("sensitivity-contrasts", sensitivity_contrast_rows(table)),
     ):
-        if numbers:
-            write_file(folder / f"{name}.csv", to_csv(numbers).encode())
+        _write_or_remove(folder / f"{name}.csv", to_csv(numbers))
     write_file(folder / "results.json", to_json(table).encode() + b"\n")
     for name, rows in (
         ("arms", arm_summary(table, full=True)),
@@ -110,10 +113,22 @@ def write_numbers(table: StudyTable, folder: Path) -> None:
         ("sensitivity", sensitivity_summary(table)),
         ("sensitivity-contrasts", sensitivity_contrast_summary(table)),
     ):
-        if rows:
-            write_file(
-                folder / f"{name}.tex", to_latex(rows, f"{table.study.question} {context_words(table)}.").encode()
-            )
+        text = to_latex(rows, f"{table.study.question} {context_words(table)}.") if rows else ""
+        _write_or_remove(folder / f"{name}.tex", text)
+
+
+def _write_or_remove(path: Path, text: str) -> None:
+    """Where there is nothing to say now, what an earlier report said is removed."""
+    if text:
+        write_file(path, text.encode())
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _figures_in(report: Path) -> set[str]:
+    """The figures that an earlier report shows, without suffix."""
+    text = report.read_text(errors="replace") if report.is_file() else ""
+    return set(re.findall(r"\]\((figure-\d+-[\w-]+)\.svg\)", text))
 
 
 def to_markdown(study: Study, table: StudyTable, figures: Sequence[ReportFigure]) -> str:
@@ -127,7 +142,7 @@ def to_markdown(study: Study, table: StudyTable, figures: Sequence[ReportFigure]
         *by_hand,
     ]
     parts = [plain_text(part) for part in parts]
-    parts += [*(f"> {plain_text(sentence)}" for sentence in answers(table)), caveat(table)]
+    parts += [*(f"> {plain_text(sentence)}" for sentence in answers(table)), plain_text(caveat(table))]
     for figure in figures:
         parts += [f"![{plain_text(figure.title)}]({figure.stem}.svg)"]
         parts += [plain_text(f"*{figure.title}. {figure.caption}*")]

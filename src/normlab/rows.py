@@ -10,6 +10,7 @@ import pydantic_core
 
 from normlab.grid import Arm
 from normlab.sensitivity import sensitivities, sensitivity_contrasts
+from normlab.sequential import Resolution
 from normlab.stats import binomial_error
 from normlab.table import STATES, ArmRecord, ContrastRecord, StudyTable
 
@@ -26,7 +27,7 @@ def arm_rows(table: StudyTable) -> list[dict[str, Any]]:
     rows = []
     for record in table.arms:
         mean = record.mean
-        error = test_set_error(record)
+        error = test_set_error(record, table.metric)
         rows.append(
             levels_of(record.arm)
             | {"metric": table.metric, "seeds": len(record.trials)}
@@ -69,6 +70,8 @@ def contrast_rows(table: StudyTable) -> list[dict[str, Any]]:
                 "margin": contrast.margin,
                 "p_equivalence_holm": record.corrected_equivalence_p,
                 "verdict": record.verdict,
+                "looks": "resolved" if isinstance(record.sequential, Resolution) else record.sequential,
+                "resolved_at": getattr(record.sequential, "runs", None),
                 "probability_first_higher": record.superiority.probability if record.superiority else None,
                 "probability_low": record.superiority.low if record.superiority else None,
                 "probability_high": record.superiority.high if record.superiority else None,
@@ -128,7 +131,8 @@ def sensitivity_rows(table: StudyTable) -> list[dict[str, Any]]:
             "width": line.width.mean,
             "width_low": line.width.low,
             "width_high": line.width.high,
-            "width_unit": "factors of ten" if line.log else line.factor,
+            "width_unit": _width_unit(line.log, line.factor),
+            "width_is_cut": line.is_cut,
             "area": line.area.mean,
             "area_low": line.area.low,
             "area_high": line.area.high,
@@ -141,13 +145,14 @@ def sensitivity_rows(table: StudyTable) -> list[dict[str, Any]]:
 def sensitivity_contrast_rows(table: StudyTable) -> list[dict[str, Any]]:
     """One row a pair of lines that the study compares level by level: differences of width and of area."""
     return [
-        {"factor": pair.factor, "contrast": pair.label}
+        {"factor": pair.factor, "contrast": pair.label, "n_first": pair.area.n_first, "n_second": pair.area.n_second}
         | {
             f"{name}_{key}".removesuffix("_difference"): getattr(found, key)
             for name, found in (("width", pair.width), ("area", pair.area))
             for key in ("difference", "low", "high")
         }
-        | {"level": table.level, "interval": pair.area.method}
+        | {"width_unit": _width_unit(pair.log, pair.factor), "width_is_cut": pair.is_cut}
+        | {"level": table.level, "width_interval": pair.width.method, "interval": pair.area.method}
         for pair in sensitivity_contrasts(table)
     ]
 
@@ -234,11 +239,15 @@ def to_json(table: StudyTable) -> str:
 # --- what rows are made of --------------------------------------------------------------------------------------------
 
 
-def test_set_error(record: ArmRecord) -> float | None:
+def test_set_error(record: ArmRecord, metric: str) -> float | None:
     """Binomial standard error of the mean accuracy; None where the metric is none, or there is none yet."""
-    if record.mean is None or not record.num_test or not 0 <= record.mean.mean <= 1:
+    if "accuracy" not in metric or record.mean is None or not record.num_test:
         return None
     return binomial_error(record.mean.mean, record.num_test)
+
+
+def _width_unit(log: bool, factor: str) -> str:
+    return "factors of ten" if log else factor
 
 
 def levels_of(arm: Arm, reserved: frozenset[str] = RESERVED) -> dict[str, Any]:

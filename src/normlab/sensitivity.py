@@ -133,16 +133,17 @@ def _sensitivity(table: StudyTable, factor: str, others: Others, line: Mapping[f
 
 @functools.lru_cache(maxsize=4)
 def sensitivity_contrasts(table: StudyTable) -> tuple[SensitivityContrast, ...]:
-    """Width and area of any two lines that a contrast of the study compares level by level."""
+    """Width and area of any two lines that a contrast of the study compares level by level; not of one with `best`,
+    whose arms stand at levels that were chosen for them."""
     lines = sensitivities(table)
     by_place = {(line.factor, frozenset(line.others)): line for line in lines}
     found: dict[tuple[str, str], SensitivityContrast] = {}
     for record in table.contrasts:
-        if record.same_trials:
-            continue
         contrast = record.contrast
+        if record.same_trials or contrast.best is not None:
+            continue
         for factor in dict.fromkeys(line.factor for line in lines):
-            if factor in (contrast.factor, contrast.best):
+            if factor == contrast.factor:
                 continue
             first, second = (
                 by_place.get((factor, frozenset((f, v) for f, v in arm.levels.items() if f != factor)))

@@ -120,12 +120,12 @@ class ContrastRecord:
     equivalence_alpha: float = 1 - LEVEL  # the same among the tests of equivalence
     sequential: Resolution | Literal["open", "ended"] | None = None  # in a study that adds seeds: it decides
     chosen_on: tuple[int, ...] = ()  # the seeds that chose each arm's best level; the other seeds are compared
+    same_at_all: bool = False  # of a contrast with `best`: whether its arms are the same trials at every level of that
 
     @functools.cached_property
     def same_trials(self) -> bool:
-        """Whether both arms are the same trials, their levels having no effect beside the other settings. In a study
-        that adds seeds one of them may have got more."""
-        return all(a.trial.id == b.trial.id for a, b in zip(self.first.trials, self.second.trials, strict=False))
+        """Whether both arms are the same trials, their levels having no effect beside the other settings."""
+        return self.same_at_all if self.contrast.best is not None else _are_same(self.first, self.second)
 
     @functools.cached_property
     def verdict(self) -> str:
@@ -357,7 +357,12 @@ def _at_best_levels(
         for levels in candidates
     )
     found = _contrast_record(replace(contrast, first=first.arm, second=second.arm), first, second, level)
-    return replace(found, chosen_on=choosing if is_chosen else ())
+    return replace(found, chosen_on=choosing if is_chosen else (), same_at_all=all(map(_are_same, *candidates)))
+
+
+def _are_same(first: ArmRecord, second: ArmRecord) -> bool:
+    """Whether arms are the same trials; in a study that adds seeds one of them may have got more."""
+    return all(a.trial.id == b.trial.id for a, b in zip(first.trials, second.trials, strict=False))
 
 
 def _held_out(arm: ArmRecord, seeds: Sequence[int], level: float) -> ArmRecord:

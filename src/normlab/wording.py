@@ -27,7 +27,11 @@ def arm_summary(table: StudyTable, *, full: bool = False) -> list[dict[str, Any]
             | {f"{words(table.metric)} (%)": percent(mean.mean) if mean else None}
             | {"sd": percent(mean.sd) if mean and mean.sd is not None else None}
             | {f"{table.level:.0%} t interval": interval_words(mean.low, mean.high) if mean else None}
-            | ({"test-set error": percent(error) if (error := test_set_error(record)) else None} if full else {})
+            | (
+                {"test-set error": percent(error) if (error := test_set_error(record, table.metric)) else None}
+                if full
+                else {}
+            )
             | {state: record.count(state) for state in shown}
             | {name: context[name] for name in differing if name not in record.arm.levels}
         )
@@ -77,9 +81,8 @@ def sensitivity_summary(table: StudyTable) -> list[dict[str, Any]]:
             "best level": f"{line.best:g}",
             "may be": f"{line.best_low:g} to {line.best_high:g}" if line.best_low < line.best_high else None,
             f"usable within {table.study.usable_within:g} points": _range_words(line.usable),
-            "width": f"{'≥ ' * (line.usable.open_low or line.usable.open_high)}{line.width.mean:.3g} "
-            f"{axis_unit(line.log, line.factor)}",
-            f"{table.level:.0%} interval": _plain_interval(line.width.low, line.width.high),
+            "width": f"{'≥ ' * line.is_cut}{number(line.width.mean)} {axis_unit(line.log, line.factor)}",
+            f"{table.level:.0%} interval": plain_interval(line.width.low, line.width.high),
             "mean over the axis (%)": percent(line.area.mean),
             f"{table.level:.0%} t interval": interval_words(line.area.low, line.area.high),
         }
@@ -94,9 +97,9 @@ def sensitivity_contrast_summary(table: StudyTable) -> list[dict[str, Any]]:
             "factor": pair.factor,
             "contrast": pair.label,
             "n": f"{pair.area.n_first} and {pair.area.n_second}",
-            "wider by": f"{pair.width.difference:+.3g} {axis_unit(pair.log, pair.factor)}"
+            "wider by": f"{number(pair.width.difference, signed=True)} {axis_unit(pair.log, pair.factor)}"
             + " as far as was tried" * pair.is_cut,
-            f"{table.level:.0%} interval": _plain_interval(pair.width.low, pair.width.high, signed=True),
+            f"{table.level:.0%} interval": plain_interval(pair.width.low, pair.width.high, signed=True),
             "higher by (points)": f"{100 * pair.area.difference:+.2f}",
             f"{table.level:.0%} t interval": interval_words(pair.area.low, pair.area.high, signed=True),
         }
@@ -106,16 +109,20 @@ def sensitivity_contrast_summary(table: StudyTable) -> list[dict[str, Any]]:
 
 def _range_words(usable: Range) -> str:
     """A usable range; ≤ and ≥ where it reaches the end of what was tried."""
-    return f"{'≤ ' * usable.open_low}{usable.low:.2g} to {'≥ ' * usable.open_high}{usable.high:.2g}"
+    return f"{'≤ ' * usable.open_low}{number(usable.low)} to {'≥ ' * usable.open_high}{number(usable.high)}"
 
 
 def axis_unit(log: bool, factor: str) -> str:
     return "factors of ten" if log else UNITS.get(factor, words(factor))
 
 
-def _plain_interval(low: float | None, high: float | None, *, signed: bool = False) -> str | None:
-    sign = "+" if signed else ""
-    return None if low is None or high is None else f"[{low:{sign}.3g}, {high:{sign}.3g}]"
+def number(value: float, *, signed: bool = False) -> str:
+    """With three digits, or all before the point where those are more."""
+    return f"{value:{'+' * signed}{'.3g' if abs(value) < 999.5 else ',.0f'}}"
+
+
+def plain_interval(low: float | None, high: float | None, *, signed: bool = False) -> str | None:
+    return None if low is None or high is None else f"[{number(low, signed=signed)}, {number(high, signed=signed)}]"
 
 
 def verdict_words(record: ContrastRecord) -> str:
