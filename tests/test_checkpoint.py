@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 
 from normlab.checkpoint import TrainingState, sealed
 from normlab.plan import make_plan
-from normlab.runner import RunSummary, run
+from normlab.runner import RunStatus, RunSummary, run
 from normlab.store import Store
 from normlab.study import Study
 from normlab.train import Outcome, train
@@ -374,6 +375,23 @@ def test_a_cohort_that_never_began_is_formed_anew_where_it_is_larger_than_the_us
         assert summary.trained == len(ids)
         sizes = {result.provenance["cohort_size"] for id_ in ids if (result := store.load(id_)) is not None}
         assert sizes == ({len(ids)} if saved else {1})
+
+
+def test_the_time_left_of_a_cohort_that_was_killed_while_it_was_saved_is_that_of_the_trials_without_a_result(
+    study: Study, tmp_path: Path
+) -> None:
+    whole, killed = Store(tmp_path / "whole"), Store(tmp_path / "killed")
+    ids = [trial.id for trial in make_plan(study, whole).trials]
+    run(study, store=whole, workers=1, device="cpu", cohort=len(ids))
+    killed.require_writable()
+    killed.begin_cohort(ids)
+    for done in ids[1:]:
+        shutil.copytree(whole.root / "trials" / done, killed.root / "trials" / done)
+    seen: list[RunStatus] = []
+    assert run(study, store=killed, workers=1, device="cpu", report=seen.append).trained == 1
+    assert len(ids) > 1
+    assert any(status.seconds_left for status in seen)
+    assert all((status.seconds_left or 0) >= 0 and status.images_per_second >= 0 for status in seen)
 
 
 def test_a_checkpoint_is_found_by_the_trials_of_its_cohort_in_their_order(study: Study, tmp_path: Path) -> None:

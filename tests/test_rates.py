@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from normlab import rates
 from normlab.datasets import cache
@@ -19,8 +20,8 @@ from normlab.study import parse_study
 from normlab.trial import TrialSpec, make_spec
 
 
-def spec() -> TrialSpec:
-    return make_spec({"data": "digits", "split": "fraction", "network": "4K-1C1B-10D", "epochs": 1})
+def spec(**given: object) -> TrialSpec:
+    return make_spec({"data": "digits", "split": "fraction", "network": "4K-1C1B-10D", "epochs": 1, **given})
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,20 @@ def test_a_cohort_is_never_larger_than_asked_for_nor_than_memory_allows(monkeypa
 def test_a_measurement_is_of_real_steps() -> None:
     assert best_cohort(spec(), "cpu", 2, 1e12) in (1, 2)
     assert measure_rate(spec(), "cpu") > 0
+
+
+def test_a_step_that_is_timed_augments_as_training_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    warped: list[int] = []
+
+    def warp(x: torch.Tensor, warps_TB4: torch.Tensor) -> torch.Tensor:
+        warped.append(len(warps_TB4))
+        return x
+
+    monkeypatch.setattr("normlab.batches._warp_trials", warp)
+    for augment, trials in (("none", []), ("on_the_fly", [2]), ("copies", [2])):
+        warped.clear()
+        rates.step_seconds(spec(augment=augment), 2, "cpu", 0.0)
+        assert sorted(set(warped)) == trials
 
 
 def test_a_run_trains_as_many_together_as_were_measured_to_be_fastest_and_gives_each_worker_its_share(

@@ -123,7 +123,8 @@ class Results:
             return _contrast_rows(shown)
         rows = contrast_summary(shown, full=True)
         return Rows(
-            contrast_rows(shown), [row | {"asked": f"{row['asked']}, not adjusted for the looks"} for row in rows]
+            [row | {"looks": "not adjusted"} for row in contrast_rows(shown)],
+            [row | {"asked": f"{row['asked']}, not adjusted for the looks"} for row in rows],
         )
 
     def plot(self, factor: str | None = None) -> Figure:

@@ -338,11 +338,14 @@ class _Run:
 
     def status(self) -> RunStatus:
         busy = [worker for worker in self.pool.workers if worker.held and worker.progress]
-        images = self.done_images + sum(w.progress["done_images"] for w in busy)
-        flops = self.done_flops
+        images, flops = self.done_images, self.done_flops
         for worker in busy:
-            share = worker.progress["done_images"] / worker.progress["total_images"]
-            flops += share * self._flops(worker.held)
+            share, unsaved = (
+                worker.progress["done_images"] / worker.progress["total_images"],
+                self._unsaved(worker.held),
+            )
+            images += worker.progress["done_images"] * len(unsaved) // len(worker.held)
+            flops += share * self._flops(unsaved)
         now = time.monotonic()
         own_flops = flops - sum(resumed for resumed, _ in self.resumed.values())
         own_images = images - sum(resumed for _, resumed in self.resumed.values())
@@ -446,6 +449,10 @@ class _Run:
     def _flops(self, trials: Sequence[Trial]) -> float:
         return sum(self.plan.flops[trial.id] for trial in trials)
 
+    def _unsaved(self, held: Sequence[Trial]) -> list[Trial]:
+        """Those of a cohort that have no result yet: a runner may have been killed while it saved them."""
+        return [trial for trial in held if self.plan.states[trial.id] not in {"finished", "diverged"}]
+
     def _is_over(self, grace_seconds: float = 0.0) -> bool:
         return self.deadline is not None and time.time() > self.deadline + grace_seconds
 
@@ -480,7 +487,8 @@ class _Run:
                 made["joules"] = round(joules / len(held), 3)
             self._assign(worker)  # first, so that it trains while these are written
             pairs = zip(held, message["outcomes"], strict=True)
-            new = [(t, outcome) for t, outcome in pairs if self.plan.states[t.id] not in {"finished", "diverged"}]
+            unsaved = {trial.id for trial in self._unsaved(held)}
+            new = [(trial, outcome) for trial, outcome in pairs if trial.id in unsaved]
             # Together, as the disk likes them; with weights one by one, as memory does.
             for some in [[pair] for pair in new] if self.weights_folder else [new]:
                 self._save(some, made)
@@ -503,7 +511,7 @@ class _Run:
 
     def _count_resumed(self, held: list[Trial], progress: dict[str, Any]) -> None:
         share, images = progress["resumed_images"] / progress["total_images"], progress["resumed_images"] / len(held)
-        for trial in held:
+        for trial in self._unsaved(held):
             self.resumed[trial.id] = share * self.plan.flops[trial.id], images
 
     def _save(self, some: Sequence[tuple[Trial, dict[str, Any]]], made: dict[str, Any]) -> None:
