@@ -293,7 +293,7 @@ class _Run:
         self.resumed: dict[str, tuple[float, float]] = {}  # by trial, FLOPs and images that earlier processes did of it
         self.meter = EnergyMeter()
         self.environment = environment()  # now, before anyone edits the code while it runs
-        self.first: tuple[float, int, float] | None = None  # time, images and FLOPs when a first step was known
+        self.first: tuple[float, float, float] | None = None  # time, images and FLOPs when a first step was known
 
     def go(self) -> None:
         """Serves the workers until nothing waits and nothing runs."""
@@ -340,10 +340,8 @@ class _Run:
         busy = [worker for worker in self.pool.workers if worker.held and worker.progress]
         images, flops = self.done_images, self.done_flops
         for worker in busy:
-            share, unsaved = (
-                worker.progress["done_images"] / worker.progress["total_images"],
-                self._unsaved(worker.held),
-            )
+            share = worker.progress["done_images"] / worker.progress["total_images"]
+            unsaved = self._unsaved(worker.held)
             images += worker.progress["done_images"] * len(unsaved) // len(worker.held)
             flops += share * self._flops(unsaved)
         now = time.monotonic()
