@@ -84,7 +84,7 @@ def test_a_study_begins_with_its_first_seeds_and_adds_more_only_where_contrasts_
     table = read_table(study, store, fingerprint)
     assert [record.verdict for record in table.contrasts] == ["not resolved", "better"]
     assert verdict_words(table.contrasts[1]).startswith("better (resolved at n = 3, p ")
-    assert look_words(study, store).startswith("1 of 2 contrasts are resolved, with 8 seeds an arm")
+    assert look_words(study, store).startswith("1 of 2 contrasts are resolved, with up to 8 seeds an arm")
 
 
 def test_what_comes_next_is_said_with_its_cost(tmp_path: Path, store: Store, filled: None) -> None:
@@ -185,7 +185,7 @@ def test_a_run_goes_on_look_by_look_until_all_is_resolved_or_the_seeds_are_used_
     done = normlab("run", study.path, "seeds=3", "--until-resolved", "--max-seeds", "5")
     assert done.returncode == 0, done.stderr
     assert "0 of 1 contrasts are resolved; 5 seeds an arm come next: 4 trials" in done.stderr
-    assert "resolved, with 5 seeds an arm" in done.stderr
+    assert "resolved, with up to 5 seeds an arm" in done.stderr
     again = here("run", study.path, "seeds=3..5")
     assert "trained 0 trials" in again.stderr
     assert "10 were finished before" in again.stderr

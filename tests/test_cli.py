@@ -272,6 +272,7 @@ def test_bad_input_elsewhere_is_one_line_too(study: Path, tmp_path: Path, here: 
     (tmp_path / "locked").write_text("a file, not a folder")
     assert_refused(here("run", study, "--store", "locked"), "--store locked", "a folder")
     assert_refused(here("status", study, "--store", "nowhere"), "--store nowhere", "no such folder")
+    assert_refused(here("report", study, "--store", "/etc"), "--store /etc", "is no store")
     assert_refused(here("plan", study, "--store", ""), "--store", "write a folder")
     assert_refused(here("run", study, "--store", "unused", "--device", "cuda:99"), "--device cpu")
     assert not (tmp_path / "unused").exists()

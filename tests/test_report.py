@@ -357,7 +357,9 @@ def test_inline_pictures_keep_their_references_apart() -> None:
 @pytest.mark.fault(22)
 def test_a_network_that_only_guesses_is_flagged_and_stays_in_its_arm(tmp_path: Path) -> None:
     table = make_table(tmp_path, accuracy=lambda spec: 0.11 if spec.seed == 1 else 0.9)
-    rows = [row for row in problem_rows(table) if row["reason"] and "no better than chance" in row["reason"]]
+    rows = [
+        row for row in problem_rows(table) if row["reason"] and "not shown to be better than chance" in row["reason"]
+    ]
     assert {row["seeds"] for row in rows} == {"1"}
     assert {row["state"] for row in rows} == {"finished"}
     assert all(arm.mean is not None and arm.mean.n == len(arm.trials) for arm in table.arms)

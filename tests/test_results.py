@@ -61,6 +61,8 @@ def test_a_comparison_that_was_planned_is_planned_and_another_is_exploratory(res
     planned = results.compare(norm=("batch", "none"))
     assert [row["planned"] for row in planned] == [True] * 3
     assert planned == results.contrasts()
+    part = results.compare(norm=("batch", "none"), at={"learning_rate": 0.01})
+    assert list(part) == [row for row in planned if row["at"] == "learning_rate 0.01"]
     (other,) = results.compare(learning_rate=(1e-3, 0.1), at={"norm": "none"}, margin=3)
     assert not other["planned"]
     assert other["margin"] == 0.03
@@ -162,4 +164,5 @@ def test_a_store_is_given_by_its_folder_too_and_a_file_is_none(tmp_path: Path) -
             call(tmp_path / "afile")
     with pytest.raises(api.UsageError, match="has no such result"):
         api.load_network("nothing", store=str(tmp_path / "new"))
-    assert api.load_results("quickstart", store=str(tmp_path / "new")).table.count("missing") == 50
+    with pytest.raises(api.UsageError, match="new: there is no such folder"):
+        api.load_results("quickstart", store=str(tmp_path / "new"))

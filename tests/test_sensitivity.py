@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from normlab.grid import contrasts
 from normlab.result import Result
 from normlab.rows import contrast_rows, sensitivity_rows
 from normlab.sensitivity import is_log, mean_height, own_ranges, sensitivities, sensitivity_contrasts, usable_range
@@ -220,6 +221,14 @@ def test_lines_at_levels_that_were_chosen_for_them_are_not_compared() -> None:
 
 
 # Best levels
+
+
+def test_one_level_is_no_choice() -> None:
+    text = STUDY + "  - {norm: [batch, none]}\n"
+    study = parse_study(text.encode(), name="s", path="s.yaml", overrides=["learning_rate=1e-3"])
+    assert study.dropped_contrasts == ("norm: batch − none, each at its own best learning_rate",)
+    (contrast,) = contrasts(study)
+    assert contrast.best is None
 
 
 @pytest.mark.parametrize("seeds", [1, 6])

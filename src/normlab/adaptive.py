@@ -19,7 +19,7 @@ def look_words(study: Study, store: Store, *, workers: int | None = None, device
     lines = [f"  {r.contrast.label}: {verdict_words(r)}" for r in table.contrasts]
     head = f"{len(progress.resolved)} of {table.num_compared} contrasts are resolved"
     if progress.is_done:
-        head += f", with {study.looks[-1]} seeds an arm" if progress.open else ""
+        head += f", with up to {study.looks[-1]} seeds an arm" if progress.open else ""
     else:
         plan = make_plan(study, store)
         device = resolve_device(device)

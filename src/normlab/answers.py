@@ -97,6 +97,10 @@ def _sentence(record: ContrastRecord) -> str:
     counts = f"n = {len(record.first.scores)} and {len(record.second.scores)}"
     if record.same_trials:
         return f"{first} and {second} are the same trials; the setting has no effect beside the others"
+    if difference is None and contrast.best:
+        return (
+            f"{first} against {second} cannot be said: half of the seeds choose the levels, the others count ({counts})"
+        )
     if difference is None:
         return f"{first} against {second} cannot be said yet ({counts})"
     points = f"{100 * abs(difference.difference):.2f} points"
@@ -132,7 +136,7 @@ def _extreme(records: Sequence[ContrastRecord]) -> str:
         if not needs:
             return f" ({runs})"
         ends = dict.fromkeys([seeds_words(min(needs)), seeds_words(max(needs))])
-        return f" ({runs}; {' to '.join(ends)} seeds would settle each)"
+        return f" ({runs}; {' to '.join(ends)} seeds would settle {'it' if len(records) == 1 else 'each'})"
     most = max(records, key=lambda r: abs(r.difference.difference) if r.difference else 0)
     assert most.difference is not None
     interval = interval_words(most.difference.low, most.difference.high, signed=True)

@@ -100,6 +100,8 @@ def open_store(path: str | None, *, existing: bool = False) -> "Store":
         raise UsageError(f"{named}: {store.root} is a file; write a folder")
     if existing and not store.root.is_dir() and (path is not None or os.environ.get("NORMLAB_STORE")):
         raise UsageError(f"{named}: there is no such folder; `normlab run … --store {store.root}` would make it")
+    if existing and path is not None and not (store.root / "trials").is_dir() and any(store.root.iterdir()):
+        raise UsageError(f"{named}: this folder is no store, which has a folder 'trials'; write another")
     return store
 
 

@@ -200,8 +200,9 @@ def _factor_legend(data: FactorFigure, names: Sequence[str]) -> list[Entry]:
         points = [p for panel in data.panels for s in panel.series if s.name == name for p in s.points]
         handle = Line2D([], [], **_mean_style(i, data))
         entries.append((handle, f"{shortened(name, 60)}{', ' if name else ''}{_counts(points)}"))
-    interval = Line2D([], [], color=GREY, linestyle="none", marker="|", markersize=10, markeredgewidth=1.3)
     some = any(p.low is not None for p in data.points())
+    interval = Line2D([], [], color=GREY, linestyle="none", marker="|" if some else "none", markersize=10,
+                      markeredgewidth=1.3)  # fmt: skip
     entries.append((interval, f"mean with {data.level:.0%} t interval" if some else "mean (no interval: too few runs)"))
     entries.append((Line2D([], [], **{**_seed_style(0), "color": GREY, "markersize": 5}), "one seed"))
     if any(p.diverged for p in data.points()):
@@ -222,7 +223,8 @@ def _curve_legend(data: CurveFigure) -> list[Entry]:
             entries.append((Line2D([], [], color=COLOURS[i], **style), shortened(name, 60)))
     first = GREY if entries else COLOURS[0]
     entries.append((Line2D([], [], color=first, linewidth=1.5), "test, mean of the seeds"))
-    entries.append((Line2D([], [], color=first, linewidth=5, alpha=0.25), "test, lowest to highest seed"))
+    if any(arm.n > 1 for panel in data.panels for arm in panel.arms):
+        entries.append((Line2D([], [], color=first, linewidth=5, alpha=0.25), "test, lowest to highest seed"))
     entries.append((Line2D([], [], color=first, linewidth=0.6), f"training{', with dropout' * data.dropout}, mean"))
     if any(arm.diverged_at for panel in data.panels for arm in panel.arms):
         entries.append((Line2D([], [], **{**_cross_style(0), "color": GREY}), "a run diverged here"))

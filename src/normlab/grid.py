@@ -133,7 +133,7 @@ def _arms_of(pair: Contrast) -> tuple[frozenset[str], str | None]:
 
 
 def without_arms(study: "Study") -> list["ContrastSpec"]:
-    """The contrasts named in the study of which no pair of arms is there."""
+    """The contrasts named in the study of which no pair of arms is there, or no choice of a level for each."""
     everything = arms(study)
     return [named for named in study.contrasts if not any(_named_pairs(study, named, everything))]
 
@@ -141,7 +141,10 @@ def without_arms(study: "Study") -> list["ContrastSpec"]:
 def _named_pairs(study: "Study", named: "ContrastSpec", everything: tuple[Arm, ...]) -> Iterator[Contrast]:
     at = dict(named.at)
     if named.best is not None:  # one contrast for all levels of that factor
-        at[named.best] = (next(f for f in study.factors if f.name == named.best).levels[0].label,)
+        levels = next(f for f in study.factors if f.name == named.best).levels
+        if len(levels) == 1:
+            return
+        at[named.best] = (levels[0].label,)
     margin = None if named.margin is None else named.margin / 100
     for pair in _pairs(everything, named.factor, named.first, named.second, at, planned=True, margin=margin):
         yield replace(pair, best=named.best)

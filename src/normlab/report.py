@@ -189,7 +189,7 @@ def problem_rows(table: StudyTable) -> list[dict[str, Any]]:
             if record.state == "diverged" and record.result is not None:
                 reason = f"in epoch {record.result.diverged_epoch}; counts as chance"
             elif not reason and _is_chance(table, arm, record):
-                reason = "no better than chance at the end; counts as it is"
+                reason = "not shown to be better than chance at the end; counts as it is"
             if record.state != "finished" or reason:
                 key = (arm.arm.label, record.state, reason)
                 groups.setdefault(key, []).append(str(record.trial.spec.seed))
@@ -220,7 +220,10 @@ def settings_rows(table: StudyTable) -> tuple[list[dict[str, Any]], list[dict[st
             continue
         note = "" if len(active) == len(table.arms) else " (in some arms without effect)"
         (equal if len(values) == 1 else varied).append({"setting": name, "value": some(values) + note})
-    equal.append({"setting": "seeds", "value": some([str(seed) for seed in table.study.seeds])})
+    counts = sorted({len(arm.trials) for arm in table.arms})
+    note = f" (the first {counts[0]} to {counts[-1]} of them)" if len(counts) > 1 else ""
+    seeds = {"setting": "seeds", "value": some([str(seed) for seed in table.study.seeds]) + note}
+    (varied if note else equal).append(seeds)
     return equal, varied
 
 
@@ -321,9 +324,11 @@ def _factor_caption(data: FactorFigure, context: str) -> str:
 
 
 def _curve_caption(data: CurveFigure, context: str) -> str:
+    counts = [arm.n for panel in data.panels for arm in panel.arms]
+    bands = ", bands its lowest to highest seed" * (max(counts, default=0) > 1)
     text = (
-        "Thick lines are test accuracy, mean over the seeds, bands its lowest to highest seed, thin lines training "
-        f"accuracy{' with dropout' * data.dropout} ({runs_words([arm.n for p in data.panels for arm in p.arms])})."
+        f"Thick lines are test accuracy, mean over the seeds{bands}, thin lines training "
+        f"accuracy{' with dropout' * data.dropout} ({runs_words(counts)})."
     )
     if any(arm.diverged_at for panel in data.panels for arm in panel.arms):
         text += " A trial counts as chance from the epoch in which it diverged, marked by a cross."

@@ -114,7 +114,10 @@ class Results:
             raise UsageError(f"compare: no arm with {name} {first} has a partner with {second} there")
         labels = {contrast.label for contrast in contrasts(study)}
         own = [one for one in self.table.contrasts if one.contrast.planned and one.contrast.label in labels]
-        if same and len(own) == len(labels):  # judged among all that was planned, by the looks where seeds are added
+        is_planned = bool(same) or points is None  # or a part of what was planned, at some levels of another factor
+        if is_planned and len(own) == len(
+            labels
+        ):  # judged among all that was planned, by the looks where seeds are added
             return _contrast_rows(replace(self.table, contrasts=tuple(own)))
         found = read_table(study, self.store, datasets.fingerprint, metric=self.table.metric, level=self.table.level)
         records = [replace(one, contrast=replace(one.contrast, planned=False)) for one in found.contrasts]
@@ -185,6 +188,8 @@ def load_results(
     `key=value` texts, as on the command line."""
     loaded = study if isinstance(study, Study) else Study.load(study, scale=scale, overrides=overrides)
     place = as_store(store)
+    if store is not None and not place.root.exists():
+        raise UsageError(f"store {place.root}: there is no such folder; normlab.run(study, store=…) would make it")
     return Results(read_table(loaded, place, datasets.fingerprint), place)
 
 

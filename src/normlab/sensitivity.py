@@ -118,8 +118,8 @@ def _sensitivity(table: StudyTable, factor: str, others: Others, line: Mapping[f
         best_low=min(level for level, keep in zip(levels, kept, strict=True) if keep),
         best_high=max(level for level, keep in zip(levels, kept, strict=True) if keep),
         usable=Range(
-            low=10**usable.low if log else usable.low,
-            high=10**usable.high if log else usable.high,
+            low=levels[0] if usable.open_low else 10**usable.low if log else usable.low,  # not but for rounding
+            high=levels[-1] if usable.open_high else 10**usable.high if log else usable.high,
             open_low=usable.open_low,
             open_high=usable.open_high,
         ),

@@ -87,6 +87,7 @@ class Study:
         `norm: batch − none at learning_rate 0.01`."""
         return tuple(
             f"{c.factor}: {c.first} − {c.second}"
+            + (f", each at its own best {c.best}" if c.best else "")
             + "".join(f" at {factor} {' or '.join(labels)}" for factor, labels in c.at.items())
             for c in without_arms(self)
         )
