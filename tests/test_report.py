@@ -268,8 +268,8 @@ def test_a_line_is_wider_or_higher_only_where_its_interval_says_so(tmp_path: Pat
         return 0.9 - lower + 0.02 * (spec.seed - 1) * (1 if spec.norm == "batch" else -1) * (spec.learning_rate == 1e-3)
 
     (sentence,) = (line for line in answer(tmp_path, peaked, text) if line.startswith("Over"))
-    assert " wider: +1" in sentence
-    assert "on average higher: +" in sentence
+    assert " is wider: +1" in sentence
+    assert "on average is higher: +" in sentence
     one = answer(tmp_path / "one", peaked, text.replace("seeds: 3", "seeds: 1"))
     (sentence,) = (line for line in one if line.startswith("Over"))
     assert "cannot be said to differ: +1" in sentence

@@ -70,7 +70,7 @@ def _direction(difference: Difference, more: str, less: str) -> str:
     """What an interval says of a difference."""
     if difference.low is None or difference.high is None or difference.low == difference.high:
         return "cannot be said to differ"
-    return more if difference.low > 0 else less if difference.high < 0 else "not resolved"
+    return f"is {more if difference.low > 0 else less if difference.high < 0 else 'not resolved'}"
 
 
 def _at_best(factor: str, group: Sequence[ContrastRecord]) -> str:
