@@ -253,7 +253,9 @@ def test_how_much_wider_a_range_is_is_said_as_far_as_was_tried(tmp_path: Path) -
     text = STUDY.replace("[1e-3, 0.1]", "[1e-4, 1e-3, 1e-2]")
     planned, flat = answer(tmp_path / "open", lambda spec: 0.9 + 0.001 * spec.seed, text)
     assert planned.startswith("Test accuracy, norm batch against none")
-    assert flat.startswith("Over learning rate, norm: batch − none (n = 3; exploratory): usable range (within 5 points")
+    assert flat.startswith(
+        "Over learning rate, norm: batch − none (n = 3; exploratory, not corrected): usable range (within 5 points"
+    )
     assert "of the best, as far as was tried) cannot be said to differ: +0 factors of ten" in flat
     hill = answer(tmp_path / "closed", lambda spec: 0.9 + 0.001 * spec.seed - 0.5 * (spec.learning_rate != 1e-3), text)
     assert "(within 5 points of the best) cannot be said to differ" in hill[1]

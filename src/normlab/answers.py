@@ -59,7 +59,7 @@ def _line_sentence(table: StudyTable, pair: SensitivityContrast) -> str:
     interval = interval_words(pair.area.low, pair.area.high, signed=True)
     height = f"{100 * pair.area.difference:+.2f} points{f' {interval}' if interval else ''}"
     return (
-        f"Over {words(pair.factor)}, {pair.label} ({runs}; exploratory): usable range (within "
+        f"Over {words(pair.factor)}, {pair.label} ({runs}; exploratory, not corrected): usable range (within "
         f"{table.study.usable_within:g} points of the best{', as far as was tried' * pair.is_cut}) "
         f"{_direction(pair.width, 'wider', 'narrower')}: {width}; {words(table.metric)} on average "
         f"{_direction(pair.area, 'higher', 'lower')}: {height}."
@@ -155,8 +155,8 @@ def caveat(table: StudyTable) -> str:
     text = f"Intervals are {table.level:.0%} t intervals over seeds ({how})"
     if table.progress is not None:
         text += (
-            f", not adjusted for the looks; better and worse keep an error rate of {1 - table.level:.0%} over all "
-            "looks and contrasts (alpha spending after Lan and DeMets, Holm's procedure group by group)"
+            f", not adjusted for the looks; better and worse keep an error rate of {100 * (1 - table.level):.3g} % "
+            "over all looks and contrasts (alpha spending after Lan and DeMets, Holm's procedure group by group)"
         )
         if any(record.contrast.margin for record in table.contrasts):
             text += ", equivalence, which is tested at the last look, one of its own"

@@ -3,6 +3,7 @@
 `write_report` arranges what `table` computed, `answers` says of it, and `drawing` makes of `figures`.
 """
 
+import contextlib
 import functools
 import itertools
 import re
@@ -21,7 +22,7 @@ from normlab.answers import answers, caveat
 from normlab.errors import UsageError
 from normlab.figure_data import CurveFigure, FactorFigure
 from normlab.figures import curve_figure, factor_figure
-from normlab.files import write_file
+from normlab.files import read_bounded, write_file
 from normlab.plotters import KINDS, plot
 from normlab.result import Result, sha256
 from normlab.rows import arm_rows, contrast_rows, sensitivity_contrast_rows, sensitivity_rows, to_csv, to_json, to_latex
@@ -42,6 +43,7 @@ from normlab.wording import (
     words,
 )
 
+MOST_BYTES = 64 << 20  # of an earlier report
 MAX_ALT_CHARACTERS = 1_500  # chosen: what a listener can bear; the table has every number
 
 
@@ -81,7 +83,7 @@ def write_report(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        earlier = _figures_in(folder / "report.md")
+        earlier = _figures_in(folder)
         figures = _plot_figures(table, folder)
         meanwhile()
         write_numbers(table, folder)
@@ -99,13 +101,14 @@ def write_report(
 
 def write_numbers(table: StudyTable, folder: Path) -> None:
     """Writes what a report says as numbers: arms, contrasts and sensitivity (.csv, .tex), and results.json."""
+    is_ours = (folder / "results.json").is_file()  # and the tables beside it
     for name, numbers in (
         ("arms", arm_rows(table)),
         ("contrasts", contrast_rows(table)),
         ("sensitivity", sensitivity_rows(table)),
         ("sensitivity-contrasts", sensitivity_contrast_rows(table)),
     ):
-        _write_or_remove(folder / f"{name}.csv", to_csv(numbers))
+        _write_or_remove(folder / f"{name}.csv", to_csv(numbers), is_ours=is_ours)
     write_file(folder / "results.json", to_json(table).encode() + b"\n")
     for name, rows in (
         ("arms", arm_summary(table, full=True)),
@@ -114,21 +117,24 @@ def write_numbers(table: StudyTable, folder: Path) -> None:
         ("sensitivity-contrasts", sensitivity_contrast_summary(table)),
     ):
         text = to_latex(rows, f"{table.study.question} {context_words(table)}.") if rows else ""
-        _write_or_remove(folder / f"{name}.tex", text)
+        _write_or_remove(folder / f"{name}.tex", text, is_ours=is_ours)
 
 
-def _write_or_remove(path: Path, text: str) -> None:
+def _write_or_remove(path: Path, text: str, *, is_ours: bool) -> None:
     """Where there is nothing to say now, what an earlier report said is removed."""
     if text:
         write_file(path, text.encode())
-    else:
+    elif is_ours:
         path.unlink(missing_ok=True)
 
 
-def _figures_in(report: Path) -> set[str]:
+def _figures_in(folder: Path) -> set[str]:
     """The figures that an earlier report shows, without suffix."""
-    text = report.read_text(errors="replace") if report.is_file() else ""
-    return set(re.findall(r"\]\((figure-\d+-[\w-]+)\.svg\)", text))
+    with contextlib.suppress(OSError):
+        if (folder / "results.json").is_file():
+            text = read_bounded(folder / "report.md", MOST_BYTES).decode(errors="replace")
+            return set(re.findall(r"\]\((figure-\d+-[\w-]+)\.svg\)", text))
+    return set()
 
 
 def to_markdown(study: Study, table: StudyTable, figures: Sequence[ReportFigure]) -> str:

@@ -241,7 +241,8 @@ def to_json(table: StudyTable) -> str:
 
 def test_set_error(record: ArmRecord, metric: str) -> float | None:
     """Binomial standard error of the mean accuracy; None where the metric is none, or there is none yet."""
-    if "accuracy" not in metric or record.mean is None or not record.num_test:
+    is_share = metric.startswith("test_accuracy") and record.mean is not None and 0 <= record.mean.mean <= 1
+    if not is_share or record.mean is None or not record.num_test:
         return None
     return binomial_error(record.mean.mean, record.num_test)
 

@@ -206,21 +206,32 @@ def _undisturbed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _delayed() -> Iterator[None]:
-    """Lets Ctrl-C and SIGTERM wait until this is done."""
+    """Lets Ctrl-C and SIGTERM wait until this is done; a second one does not wait."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     heard: list[int] = []
-    before = {
-        which: signal.signal(which, lambda number, _: heard.append(number)) for which in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)}
+    before = {which: handler for which, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+
+    def restore() -> None:
+        for which, handler in before.items():
+            signal.signal(which, handler)
+
+    def hear(number: int, _: object) -> None:
+        heard.append(number)
+        if len(heard) > 1:
+            restore()
+            signal.raise_signal(number)
+
+    for which in before:
+        signal.signal(which, hear)
     try:
         yield
     finally:
-        for which, handler in before.items():
-            signal.signal(which, handler if handler is not None else signal.SIG_DFL)
-        if heard:
-            signal.raise_signal(heard[0])
+        restore()
+    if heard:
+        signal.raise_signal(heard[0])
 
 
 def _resumable(plan: Plan, store: Store, largest: int | None) -> list[list[Trial]]:
@@ -312,8 +323,9 @@ class _Run:
                 break  # and `close` ends them, and gives up what they hold
             if heard := self.pool.hear(TICK_SECONDS):
                 self._share_energy()
-                with _delayed():  # what was trained is stored first
+                with _delayed():  # what was trained is stored first, and counted
                     self._handle(*heard)
+                    self.report(self.status())
             self.pool.end_silent()
             if time.monotonic() - beat > HEARTBEAT_SECONDS:
                 beat = time.monotonic()
@@ -471,8 +483,9 @@ class _Run:
                 self.on_epoch(worker.held[message["trial"]].id, message["epoch"])
             return
         held, joules, started = worker.held, worker.joules, worker.started
-        if "stopped" in message and not self._is_over():
-            message = {"failed": "the worker was told to end", "again": True}  # and not by this run
+        if "stopped" in message and not self._is_over():  # it was told to end, and not by this run: no fault of its own
+            message = {"failed": "the worker was told to end", "again": True}
+            self.tries.pop(tuple(trial.id for trial in held), None)
         if "failed" in message:
             self._take_back(worker)
         worker.begin(worker.ahead)
