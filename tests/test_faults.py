@@ -17,7 +17,7 @@ import pytest
 
 from normlab.plan import make_plan
 from normlab.processes import process_identity, process_start
-from normlab.runner import run
+from normlab.runner import _delayed, run
 from normlab.store import Store
 from normlab.study import Study
 from tests.conftest import Run
@@ -188,7 +188,31 @@ def test_an_interrupt_saves_where_training_stands_and_a_second_one_does_no_harm(
     assert list(store.glob("running/*")) == []
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl-C is heard, also where these tests were started in the background, which does not hear it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
+def test_a_second_interrupt_does_not_wait() -> None:
+    done = []
+
+    def interrupted_again_and_again() -> None:
+        with _delayed():
+            for i in range(3):
+                signal.raise_signal(signal.SIGINT)
+                done.append(i)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_again_and_again()
+    assert done == [0]
+
+
 @pytest.mark.fault(4)
+@pytest.mark.usefixtures("heard")
 def test_an_interrupt_while_results_are_written_waits_for_them(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(store: Store, results: object) -> None:
         signal.raise_signal(signal.SIGINT)
