@@ -60,13 +60,8 @@ def test_tensorboard_shows_every_trials_curves(table: StudyTable, tmp_path: Path
     assert export(table, "tensorboard", tmp_path / "tb") == 12
     assert export(table, "tensorboard", tmp_path / "tb") == 0
     for one in runs(table):
-        place = (
-            tmp_path
-            / "tb"
-            / "example"
-            / one.group.replace(" ", "_")
-            / f"seed_{one.result.spec.seed}-{one.result.id[-12:]}"
-        )
+        seed = f"seed_{one.result.spec.seed}-{one.result.id[-12:]}"
+        place = tmp_path / "tb" / "example" / one.group.replace(" ", "_") / seed
         events = EventAccumulator(str(place))
         events.Reload()
         assert set(events.Tags()["scalars"]) == set(one.epochs[0]) - {"epoch"}

@@ -325,6 +325,12 @@ def convolved(images: int, trials: int, channels: int, filters: int, height: int
     return [torch.randn(shape, generator=generator) for shape in shapes]
 
 
+def is_untouched(memory: torch.Tensor, guard: int, before: float) -> bool:
+    """Whether the ends of memory are still as they were."""
+    ends = torch.cat([memory[:guard], memory[-guard:]])
+    return torch.equal(ends.nan_to_num(7.0), torch.full_like(ends, before).nan_to_num(7.0))
+
+
 def gradients_of(y: torch.Tensor, leaves: list[torch.Tensor], g: torch.Tensor) -> list[torch.Tensor]:
     return [y.detach(), *torch.autograd.grad(y, [leaf for leaf in leaves if leaf.requires_grad], g)]
 
@@ -461,8 +467,7 @@ def test_what_is_computed_on_tiles_stays_within_its_scratch_and_reads_nothing_of
         launch(direct.convolve, x, weight, bias, y, scratch, *sizes, 0)
         scratch.fill_(before)
         launch(direct.weight_gradient, x, g, of_weight, of_bias, scratch, *sizes)
-        guards = torch.cat([memory[:guard], memory[-guard:]])
-        assert torch.equal(guards.nan_to_num(7.0), torch.full_like(guards, before).nan_to_num(7.0))
+        assert is_untouched(memory, guard, before)
         found.append((y, of_weight, of_bias))
     for clean, dirty in zip(*found, strict=True):
         assert torch.equal(clean, dirty)
@@ -492,8 +497,7 @@ def test_the_gradient_of_few_channels_errs_by_rounding_and_reads_and_writes_noth
             values.copy_(given.permute(0, 2, 3, 1).flatten())
         launch(shallow.weight_gradient, *types, *own[:2], of_weight, of_bias, own[2], *sizes)
         for guarded in memory:
-            guards = torch.cat([guarded[:guard], guarded[-guard:]])
-            assert torch.equal(guards.nan_to_num(7.0), torch.full_like(guards, before).nan_to_num(7.0))
+            assert is_untouched(guarded, guard, before)
         found.append((of_weight, of_bias))
     exact = [leaf.double().requires_grad_() for leaf in (weight, bias)]
     y = F.conv2d(x.double(), *exact, padding=1, groups=trials)
@@ -586,8 +590,7 @@ def test_a_convolution_stays_within_its_scratch_and_reads_nothing_of_what_was_th
         launch(winograd.convolve, *types, x, weight, bias, y, scratch, *sizes, 0)
         scratch.fill_(before)
         launch(winograd.weight_gradient, *types, x, g, of_weight, of_bias, scratch, *sizes)
-        guards = torch.cat([memory[:guard], memory[-guard:]])
-        assert torch.equal(guards.nan_to_num(7.0), torch.full_like(guards, before).nan_to_num(7.0))
+        assert is_untouched(memory, guard, before)
         found.append((y, of_weight, of_bias))
     for clean, dirty in zip(*found, strict=True):
         assert torch.equal(clean, dirty)

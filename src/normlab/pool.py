@@ -30,9 +30,7 @@ from normlab.trial import TrialSpec
 MAX_COHORT = 32  # chosen: sizes up to it are tried
 CLOSING_SECONDS = 5.0  # for workers that are interrupted, to save where they stand
 DEAF_SECONDS = 30.0  # chosen: between two turns of a runner that is not stopped pass fractions of a second
-SILENCE_SECONDS = (
-    900.0  # chosen: a worker that trains sends a line every half a second; loading and compiling take less
-)
+SILENCE_SECONDS = 900.0  # chosen: who trains sends a line every half a second; loading and compiling take less
 # normlab.worker, imported without the garbage collector, which is a third of its start-up and never looks at it again.
 WORKER = "import gc, sys; gc.disable(); from normlab.worker import main; gc.freeze(); gc.enable(); main(*sys.argv[1:])"
 

@@ -241,10 +241,10 @@ def to_json(table: StudyTable) -> str:
 
 def test_set_error(record: ArmRecord, metric: str) -> float | None:
     """Binomial standard error of the mean accuracy; None where the metric is none, or there is none yet."""
-    is_share = metric.startswith("test_accuracy") and record.mean is not None and 0 <= record.mean.mean <= 1
-    if not is_share or record.mean is None or not record.num_test:
+    mean, is_accuracy = record.mean, metric.startswith("test_accuracy")
+    if not is_accuracy or mean is None or not record.num_test or not 0 <= mean.mean <= 1:
         return None
-    return binomial_error(record.mean.mean, record.num_test)
+    return binomial_error(mean.mean, record.num_test)
 
 
 def _width_unit(log: bool, factor: str) -> str:

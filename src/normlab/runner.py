@@ -191,32 +191,34 @@ def _train(
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Lets no second Ctrl-C or SIGTERM come between a first and an orderly end, which takes seconds at most."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {which: signal.signal(which, signal.SIG_IGN) for which in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
+def _answered(answer: Callable[[int, Any], None] | signal.Handlers) -> Iterator[Callable[[], None]]:
+    """Ctrl-C and SIGTERM, where this process hears them, are answered so; gives what ends that sooner."""
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)}
+        before = {which: handler for which, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+
+    def restore() -> None:
         for which, handler in before.items():
-            signal.signal(which, handler if handler is not None else signal.SIG_DFL)
+            signal.signal(which, handler)
+
+    for which in before:
+        signal.signal(which, answer)
+    try:
+        yield restore
+    finally:
+        restore()
+
+
+def _undisturbed() -> contextlib.AbstractContextManager[object]:
+    """Lets no second Ctrl-C or SIGTERM come between a first and an orderly end, which takes seconds at most."""
+    return _answered(signal.SIG_IGN)
 
 
 @contextlib.contextmanager
 def _delayed() -> Iterator[None]:
     """Lets Ctrl-C and SIGTERM wait until this is done; a second one does not wait."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     heard: list[int] = []
-    before = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)}
-    before = {which: handler for which, handler in before.items() if handler not in (signal.SIG_IGN, None)}
-
-    def restore() -> None:
-        for which, handler in before.items():
-            signal.signal(which, handler)
 
     def hear(number: int, _: object) -> None:
         heard.append(number)
@@ -224,12 +226,8 @@ def _delayed() -> Iterator[None]:
             restore()
             signal.raise_signal(number)
 
-    for which in before:
-        signal.signal(which, hear)
-    try:
+    with _answered(hear) as restore:
         yield
-    finally:
-        restore()
     if heard:
         signal.raise_signal(heard[0])
 
@@ -321,16 +319,16 @@ class _Run:
                     self.summary.stopped += len(worker.held)
                     self.waiting.append(worker.ahead)
                 break  # and `close` ends them, and gives up what they hold
-            if heard := self.pool.hear(TICK_SECONDS):
-                self._share_energy()
-                with _delayed():  # what was trained is stored first, and counted
+            heard = self.pool.hear(TICK_SECONDS)
+            with _delayed():  # what was trained is stored first, and counted
+                if heard:
+                    self._share_energy()
                     self._handle(*heard)
-                    self.report(self.status())
+                self.report(self.status())
             self.pool.end_silent()
             if time.monotonic() - beat > HEARTBEAT_SECONDS:
                 beat = time.monotonic()
                 self.store.beat(trial.id for worker in self.pool.workers for trial in worker.held + worker.ahead)
-            self.report(self.status())
         self.report(self.status())
 
     def _share_energy(self) -> None:
@@ -577,7 +575,7 @@ class _Run:
         if not again or len(held) > 1:  # of one whose process only died, hours may be in it
             self.store.remove_checkpoint(ids)
         if len(held) > 1:
-            rest = [trial for trial in held if self.plan.states[trial.id] not in {"finished", "diverged"}]
+            rest = self._unsaved(held)
             self.waiting[:0] = [half for half in (rest[: len(rest) // 2], rest[len(rest) // 2 :]) if half]
             return
         (trial,) = held

@@ -20,18 +20,14 @@ def arm_summary(table: StudyTable, *, full: bool = False) -> list[dict[str, Any]
     differing = [name for name in CONTEXT if len({str(context[name]) for context in contexts}) > 1]
     rows = []
     for record, context in zip(table.arms, contexts, strict=True):
-        mean = record.mean
+        mean, error = record.mean, test_set_error(record, table.metric)
         rows.append(
             (levels_of(record.arm, RESERVED - {*CONTEXT}) or {"arm": "base"})
             | {"n": mean.n if mean else 0}
             | {f"{words(table.metric)} (%)": percent(mean.mean) if mean else None}
             | {"sd": percent(mean.sd) if mean and mean.sd is not None else None}
             | {f"{table.level:.0%} t interval": interval_words(mean.low, mean.high) if mean else None}
-            | (
-                {"test-set error": percent(error) if (error := test_set_error(record, table.metric)) else None}
-                if full
-                else {}
-            )
+            | ({"test-set error": percent(error) if error else None} if full else {})
             | {state: record.count(state) for state in shown}
             | {name: context[name] for name in differing if name not in record.arm.levels}
         )
