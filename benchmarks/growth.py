@@ -4,7 +4,7 @@
 
 Fills a store with results that were never trained, and times `normlab status`, `plan`, `compare` and `report`, each as
 a process of its own with its largest memory: of a study of 200 trials in that store, and of one of all of them. Then
-runs studies of tiny trials and compares the time of their workers with what they spent training.
+runs studies of tiny trials, as the quickstart's and smaller ones, and tells what they lose to all that is no training.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,11 +38,19 @@ factors:
 seeds: {seeds}
 contrasts: [{{norm: [batch, none]}}]
 """
+SMALLEST = "{data: digits, split: fraction, network: 4K-1C1B-10D, epochs: 2, train_images: 400, test_images: 100}"
+QUICKSTART = "{data: digits, split: fraction, network: 8K-2C2B-32D-10D, epochs: 10, learning_rate: 1e-2}"
 TINY = """question: What do tiny trials cost?
-base: {data: digits, split: fraction, train_images: 400, test_images: 100, network: 4K-1C1B-10D, epochs: 2}
+base: {base}
 factors:
   norm: [none, batch]
-seeds: 1
+seeds: {seeds}
+"""
+CLOCKED = """import runpy, time
+try:
+    runpy.run_module("normlab", run_name="__main__")
+finally:
+    print(time.process_time())
 """
 
 
@@ -49,13 +58,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=20_000)
     parser.add_argument("--tiny", type=int, default=2_000)
+    parser.add_argument("--rounds", type=int, default=3, help="of tiny trials")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="of the curves, which memory must not grow with")
     arguments = parser.parse_args()
     where = environment()
     print(f"{where['processor']}, {where['cores']} cores, torch {where['torch']}, commit {where['commit']}\n")
     with tempfile.TemporaryDirectory() as folder:
         time_verbs(Path(folder), arguments.trials, arguments.epochs)
-        time_tiny(Path(folder), arguments.tiny)
+        time_tiny(Path(folder), arguments.tiny, arguments.rounds)
 
 
 def time_verbs(folder: Path, trials: int, epochs: int) -> None:
@@ -109,39 +119,51 @@ def measure(command: list[str]) -> tuple[float, int]:
     return min(found)
 
 
-def time_tiny(folder: Path, trials: int) -> None:
-    """Three runs, each into a store of its own: of one trial a worker, which but for its training is what starting and
-    ending cost; of so many that the size of cohorts is measured, which is remembered; and of all."""
-    workers, source = cores(), folder / "tiny.yaml"
-    source.write_text(TINY)
+def time_tiny(folder: Path, trials: int, rounds: int) -> None:
+    """What of its time a study of tiny trials loses to planning, scheduling and storing: while workers wait, and while
+    the runner uses their cores. Both less what it is for one trial a core, which is starting and ending."""
     os.environ["NORMLAB_HOME"] = str(folder / "home")  # where nothing is remembered yet
     subprocess.run([sys.executable, "-m", "normlab", "data", "fetch", "digits"], capture_output=True, check=True)
-    wall, trained, _ = run_tiny(source, workers, "--cohort", "1")
-    start = wall - trained
-    print(f"\n{start:.1f} s to start {workers} workers and to end them.")
-    wall, trained, _ = run_tiny(source, 2 * MAX_COHORT * workers)  # of each norm a full cohort a worker
-    print(f"{wall - trained - start:.1f} s to measure which cohorts are fastest, once for a machine.")
-    wall, trained, cohorts = run_tiny(source, trials)
-    lost = wall - trained - start
-    print(
-        f"{trials:,} tiny trials in {cohorts} cohorts: {wall:.1f} s, of which each worker trained {trained:.1f} s and"
-    )
-    print(f"{lost:.1f} s, {100 * lost / wall:.1f} %, went to scheduling and storing.")
+    print("\n| trials | cohorts | study, s | training of one, ms | workers wait, s | runner computes, s | lost |")
+    print("|---|---|---|---|---|---|---|")
+    for name, base in (("the quickstart's", QUICKSTART), ("smaller ones", SMALLEST)):
+        run_tiny(folder / f"{name}-first", base, 2 * MAX_COHORT * cores())  # measures which cohorts are fastest, once
+        for i in range(rounds):
+            few = run_tiny(folder / f"{name}-few-{i}", base, cores(), "--cohort", "1")
+            many = run_tiny(folder / f"{name}-many-{i}", base, trials)
+            waited, computed = many.waited - few.waited, many.computed - few.computed
+            lost = (waited + computed / cores()) / many.wall
+            each = 1e3 * (many.wall - many.waited - computed / cores()) * cores() / trials
+            times = f"{many.wall:.1f} | {each:.0f} | {waited:.2f} | {computed:.2f}"
+            print(f"| {trials:,}, {name} | {many.cohorts} | {times} | {100 * lost:.1f} % |", flush=True)
 
 
-def run_tiny(source: Path, trials: int, *options: str) -> tuple[float, float, int]:
-    """Trains so many trials of the study. Returns wall seconds, the seconds that each worker trained on average, and
-    the number of cohorts."""
-    store = source.parent / f"tiny-{trials}"
-    command = [sys.executable, "-m", "normlab", "run", str(source), f"seeds={-(-trials // 2)}"]
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Seconds of a run: by the clock, of them those in which a worker did not train, on average, and of the runner's
+    own processor time."""
+
+    wall: float
+    waited: float
+    computed: float
+    cohorts: int
+
+
+def run_tiny(folder: Path, base: str, trials: int, *options: str) -> Run:
+    """Trains so many trials with these settings."""
+    folder.mkdir()
+    source, store = folder / "tiny.yaml", folder / "store"
+    source.write_text(TINY.format(base=base, seeds=-(-trials // 2)))
+    command = [sys.executable, "-c", CLOCKED, "run", str(source), "--store", str(store), *options]
     started = time.perf_counter()
-    subprocess.run([*command, "--store", str(store), *options], capture_output=True, check=True)
+    process = subprocess.run(command, capture_output=True, check=True, text=True)
     wall = time.perf_counter() - started
-    found = {}
+    trained = {}
     for path in (store / "trials").glob("*/result.json"):
         provenance = json.loads(path.read_text())["provenance"]
-        found[provenance["cohort"]] = provenance["seconds"]
-    return wall, sum(found.values()) / min(cores(), len(found)), len(found)
+        trained[provenance["cohort"]] = provenance["seconds"]
+    waited = wall - sum(trained.values()) / cores()
+    return Run(wall=wall, waited=waited, computed=float(process.stdout.split()[-1]), cohorts=len(trained))
 
 
 if __name__ == "__main__":

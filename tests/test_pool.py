@@ -90,7 +90,7 @@ def test_a_measurement_goes_by_the_workers_that_answer_and_replaces_the_one_that
         '    sys.stdin.readline(), print(\'{"failed": "no memory"}\', flush=True), sys.exit()\n'
         "except FileExistsError:\n"
         "    for line in sys.stdin:\n"
-        "        time.sleep(0.5), print('{\"cohort\": 4}', flush=True)\n"
+        "        time.sleep(0.5), print('{\"rates\": [1, 2, 3]}', flush=True)\n"
     )
     monkeypatch.setattr("normlab.pool.WORKER", script)
     pool, spec = Pool("cpu"), TrialSpec.model_validate(request(0, tmp_path)["specs"][0])

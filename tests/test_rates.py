@@ -12,7 +12,7 @@ from normlab import rates
 from normlab.datasets import cache
 from normlab.plan import make_plan
 from normlab.provenance import processor
-from normlab.rates import best_cohort, measure_rate
+from normlab.rates import best_cohort, cohort_rates, measure_rate
 from normlab.result import Result
 from normlab.runner import RunStatus, run
 from normlab.store import Store
@@ -37,17 +37,25 @@ def test_the_size_with_most_images_a_second_is_chosen(
     seconds: dict[int, float], expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rates, "step_seconds", lambda spec, trials, device, limit: [seconds[trials], 99.0])
-    assert best_cohort(spec(), "cpu", 32, 1e12) == expected
+    assert best_cohort([cohort_rates(spec(), "cpu", 32, 1e12)]) == expected
 
 
 def test_a_cohort_is_never_larger_than_asked_for_nor_than_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rates, "step_seconds", lambda *_: [1.0])
-    assert best_cohort(spec(), "cpu", 3, 1e12) == 2
-    assert best_cohort(spec(), "cpu", 32, 0.0) == 1
+    assert best_cohort([cohort_rates(spec(), "cpu", 3, 1e12)]) == 2
+    assert best_cohort([cohort_rates(spec(), "cpu", 32, 0.0)]) == 1
+
+
+def test_the_size_is_chosen_that_is_fastest_for_all_workers_together() -> None:
+    slowed_at_4, undisturbed = [100.0, 180.0, 170.0], [100.0, 180.0, 260.0, 300.0]
+    assert best_cohort([slowed_at_4]) == 2
+    assert best_cohort([slowed_at_4, undisturbed]) == 4  # a size that not all have measured is none to compare
+    assert best_cohort([]) == 1
 
 
 def test_a_measurement_is_of_real_steps() -> None:
-    assert best_cohort(spec(), "cpu", 2, 1e12) in (1, 2)
+    assert len(cohort_rates(spec(), "cpu", 2, 1e12)) == 2
+    assert min(cohort_rates(spec(), "cpu", 2, 1e12)) > 0
     assert measure_rate(spec(), "cpu") > 0
 
 

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from normlab import files
 from normlab.errors import UsageError
 from normlab.processes import process_identity, process_start
 from normlab.result import (
@@ -97,14 +100,14 @@ def test_of_results_saved_together_none_is_lost_when_another_runner_is_quicker_w
 
 
 def test_of_results_saved_together_what_fits_on_the_disk_is_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    results, write = [make_result(seed) for seed in range(3)], Path.write_bytes
+    results, write = [make_result(seed) for seed in range(3)], files.write_durably
 
-    def full(path: Path, data: bytes) -> int:
-        if results[2].id.encode() in data:
+    def full(path: Path, content: bytes) -> None:
+        if results[2].id.encode() in content:
             raise OSError(28, "No space left on device")
-        return write(path, data)
+        write(path, content)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(files, "write_durably", full)
     with pytest.raises(OSError, match="No space left"):
         store.save_all([(result, {}) for result in results])
     assert store.ids() == sorted(path.name for path in (store.root / "trials").iterdir())
@@ -162,6 +165,18 @@ def test_json_is_laid_out_as_python_would(tree: Any) -> None:
     assert json_text(tree) == json.dumps(tree, indent=1, ensure_ascii=False)
     with pytest.raises(ValueError, match="not JSON compliant"):
         json_text({"a": [tree, float("nan")]})
+
+
+_TEXTS = st.text(alphabet='ab"\\\n {}[],:ü', max_size=4)
+_LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _TEXTS
+_TREES = st.recursive(
+    _LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXTS, inner, max_size=4), max_leaves=20
+)
+
+
+@given(tree=_TREES)
+def test_json_of_any_tree_is_laid_out_as_python_would(tree: Any) -> None:
+    assert json_text(tree) == json.dumps(tree, indent=1, ensure_ascii=False)
 
 
 def test_a_damaged_result_is_named_and_can_be_set_aside(store: Store) -> None:
@@ -519,6 +534,25 @@ def test_a_clock_that_jumps_does_not_take_a_trial_from_a_living_process(store: S
     for seconds in (-1e6, 1e6):
         os.utime(path, (time.time() + seconds,) * 2)
         assert not store.claim(["a"])
+
+
+def test_claims_are_made_and_released_one_by_one_whether_or_not_the_disk_can_give_a_file_two_names(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(95, "Operation not supported")
+
+    for linked in (True, False):
+        claim_of(store, "b", started="long ago")  # left behind
+        assert store.claim(["a", "b", "c"]) == ["a", "b", "c"]
+        found = {path.name: path.stat().st_ino for path in (store.root / "running").iterdir()}
+        assert sorted(found) == ["a.json", "b.json", "c.json"]
+        assert len(set(found.values())) == (1 if linked else 3)
+        store.release("a")
+        assert [store.is_claimed(trial_id) for trial_id in "abc"] == [False, True, True]
+        store.release("b")
+        store.release("c")
+        monkeypatch.setattr(os, "link", refuse)
 
 
 @pytest.mark.fault(1)

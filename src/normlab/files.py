@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-WAITING = 16  # chosen: threads that wait for the disk at the same time
+WAITING = 4  # chosen: threads that wait for the disk at the same time
 
 
 def read_bounded(path: str | Path, most: int) -> bytes:
@@ -37,21 +37,20 @@ def write_folder(folder: Path, content: Mapping[str, bytes]) -> None:
 
 
 def write_folders(contents: Mapping[Path, Mapping[str, bytes]]) -> None:
-    """Writes several new folders of one place, each as `write_folder` does. All are written before the first is waited
-    for, and none appears before all are on the disk: it takes many in little more time than one."""
+    """Writes several new folders of one place, each as `write_folder` does. Their files are written and waited for in
+    threads, and none appears before all are on the disk: it takes many in little more time than one."""
     temporaries: dict[Path, Path] = {}
+    places = {folder.parent: stat.S_IMODE(folder.parent.stat().st_mode) for folder in contents}
     try:
-        for folder, content in contents.items():
+        for folder in contents:
             temporaries[folder] = temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
-            # Who may read the store may read its results.
-            os.chmod(temporary, stat.S_IMODE(folder.parent.stat().st_mode))
-            for name, data in content.items():
-                (temporary / name).write_bytes(data)
-        _sync_all(list(temporaries.values()))
-        for folder, temporary in temporaries.items():
-            os.replace(temporary, folder)
+            os.chmod(temporary, places[folder.parent])  # who may read the store may read its results
+        _fill_all([(temporaries[folder], content) for folder, content in contents.items()])
+        for folder in list(temporaries):
+            os.replace(temporaries[folder], folder)
+            del temporaries[folder]
     finally:
-        for place in {folder.parent for folder in temporaries}:
+        for place in places:
             _sync_folder(place)
         for temporary in temporaries.values():
             shutil.rmtree(temporary, ignore_errors=True)  # nothing is left where the rename did not happen
@@ -71,24 +70,22 @@ def write_durably(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_all(folders: Sequence[Path]) -> None:
-    """Waits until folders and their files are on the disk: for all at once, which it writes together."""
+def _fill_all(folders: Sequence[tuple[Path, Mapping[str, bytes]]]) -> None:
+    """Writes files into folders and waits until all are on the disk, which writes them together."""
     if len(folders) > 1:
         from concurrent.futures import ThreadPoolExecutor  # which most commands do without
 
         with contextlib.suppress(RuntimeError), ThreadPoolExecutor(WAITING) as pool:  # there may be no thread left
-            list(pool.map(_sync_content, folders))
+            list(pool.map(_fill, [folders[i::WAITING] for i in range(min(WAITING, len(folders)))]))
             return
-    for folder in folders:
-        _sync_content(folder)
+    _fill(folders)
 
 
-def _sync_content(folder: Path) -> None:
-    """Waits until a folder and its files are on the disk."""
-    for path in folder.iterdir():
-        with path.open("r+b") as file:
-            os.fsync(file.fileno())
-    _sync_folder(folder)
+def _fill(folders: Sequence[tuple[Path, Mapping[str, bytes]]]) -> None:
+    for folder, content in folders:
+        for name, data in content.items():
+            write_durably(folder / name, data)
+        _sync_folder(folder)
 
 
 def _sync_folder(path: Path) -> None:

@@ -73,9 +73,10 @@ def make_plan(study: Study, store: Store) -> Plan:
 
 
 def refreshed(plan: Plan, store: Store) -> Plan:
-    """The same trials with their present states."""
-    states, reasons = look_up(store, {trial.id: trial for trial in plan.trials})
-    return replace(plan, states=states, reasons=reasons)
+    """The same trials with their present states; a result never changes."""
+    unfinished = {t.id: t for t in plan.trials if plan.states[t.id] not in {"finished", "diverged"}}
+    states, reasons = look_up(store, unfinished)
+    return replace(plan, states={**plan.states, **states}, reasons=reasons)
 
 
 def wanted_trials(study: Study, store: Store) -> tuple[tuple[Arm, tuple[Trial, ...]], ...]:

@@ -9,7 +9,6 @@ import os
 import queue
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from normlab.errors import UsageError
 from normlab.grid import Trial
 from normlab.plan import training_bytes
 from normlab.processes import cores
+from normlab.rates import best_cohort
 from normlab.trial import TrialSpec
 
 MAX_COHORT = 32  # chosen: sizes up to it are tried
@@ -126,14 +126,15 @@ class Pool:
         return None
 
     def measure_cohort(self, spec: TrialSpec, most: int) -> int:
-        """The size of cohort, up to `most`, that most workers, measuring at the same time, find fastest."""
+        """The size of cohort, up to `most`, that is fastest for all workers together, which measure at the same time.
+        Those that fail are replaced, and do not count."""
         request = {
             "measure": spec.model_dump(mode="json"),
             "most": most,
             "memory": _free_bytes() / len(self.workers),
             "workers": len(self.workers),
         }
-        asked, answers = list(self.workers), list[int]()
+        asked, rates = list(self.workers), list[list[float]]()
         for worker in asked:
             worker.ask(request)
         while asked:
@@ -145,10 +146,11 @@ class Pool:
             worker, message = heard
             if worker in asked:
                 asked.remove(worker)
-                answers.append(message.get("cohort", 1))  # what failed or died is left alone
-            if "cohort" not in message:
+            if "rates" in message:
+                rates.append(message["rates"])
+            else:
                 self.replace(worker)
-        return statistics.median_low(answers)
+        return best_cohort(rates)
 
     def room(self, spec: TrialSpec) -> int:
         """How many trials like this one each worker has the memory for now, at least one. On a GPU only its workers

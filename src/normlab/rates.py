@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 
 import numpy as np
@@ -73,24 +73,31 @@ def measure_rate(spec: TrialSpec, device: str) -> float:
     return flops / float(np.median(step_seconds(spec, 1, device, MEASURE_SECONDS)))
 
 
-def best_cohort(spec: TrialSpec, device: str, most: int, memory_bytes: float) -> int:
-    """How many trials like this one, at most `most`, train fastest as one program: sizes are doubled and timed
-    until two in a row gain nothing, or would need more memory than there is."""
+def cohort_rates(spec: TrialSpec, device: str, most: int, memory_bytes: float) -> list[float]:
+    """Steps a second of 1, 2, 4, … trials like this one as one program, those of all its trials counted: up to `most`,
+    until two sizes in a row gain nothing, or would need more memory than there is."""
     info = datasets.describe(spec.data, image_size=spec.image_size)
     needed = training_bytes(spec, info.channels, info.image_size)
-    best, best_rate, size, misses = 1, 0.0, 1, 0
-    while size <= most and misses < 2 and (size == 1 or size * needed <= memory_bytes):
+    rates, size = list[float](), 1
+    while size <= most and (size == 1 or size * needed <= memory_bytes):
         try:
-            rate = size / min(step_seconds(spec, size, device, COHORT_SECONDS))
+            rates.append(size / min(step_seconds(spec, size, device, COHORT_SECONDS)))
         except RuntimeError:  # out of memory, in one word or another
             if size == 1:
                 raise
             break
-        misses = 0 if rate > GAIN * best_rate else misses + 1
-        if misses == 0:
-            best, best_rate = size, rate
+        if len(rates) > 2 and max(rates[-2:]) <= GAIN * max(rates[:-2]):
+            break
         size *= 2
-    return best
+    return rates
+
+
+def best_cohort(rates: Sequence[Sequence[float]]) -> int:
+    """The size of cohort at which workers, of each its `cohort_rates`, train most together."""
+    totals, best = [sum(of_size) for of_size in zip(*rates, strict=False)], 0
+    for i, total in enumerate(totals):
+        best = i if total > GAIN * totals[best] else best
+    return 1 << best
 
 
 def step_seconds(spec: TrialSpec, trials: int, device: str, seconds: float) -> list[float]:

@@ -8,8 +8,9 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import chain, groupby
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -274,20 +275,45 @@ def sha256(content: bytes) -> str:
 
 
 def json_text(tree: Any, level: int = 0) -> str:
-    """JSON as json.dumps lays it out with an indent of 1, in a fifth of its time: what holds no further lists or
-    objects is left to the encoder in C, with the end of the line for a separator."""
+    """JSON as json.dumps lays it out with an indent of 1, in a fifth of its time: whatever holds no further lists or
+    objects, and lists of such, are left to the encoder in C, with the end of the line for a separator."""
     encode, outside, inside = _encoder(level), "\n" + " " * level, "\n" + " " * (level + 1)
     if not isinstance(tree, _NESTING) or not tree:
         return encode(tree)
     values = list(tree.values()) if isinstance(tree, dict) else tree
-    if not any(issubclass(kind, _NESTING) for kind in set(map(type, values))):
-        text = encode(tree)
-        return f"{text[0]}{inside}{text[1:-1]}{outside}{text[-1]}"
-    parts = [json_text(value, level + 1) for value in values]
-    if isinstance(tree, dict):
-        parts = [f"{encode(key)}: {part}" for key, part in zip(tree, parts, strict=True)]
+    if _is_flat(values):
+        text = encode(tree)[1:-1]
+    elif not isinstance(tree, dict) and _are_alike(values):
+        text = _encoder(level + 1)(tree)
+        first, last, deeper = text[1], text[-2], inside + " "  # no text of JSON has the end of a line in it
+        rows = text[2:-2].replace(f"{last},{deeper}{first}", f"{inside}{last},{inside}{first}{deeper}")
+        text = f"{first}{deeper}{rows}{inside}{last}"
+    elif isinstance(tree, dict):
+        parts = []
+        for is_nested, items in groupby(tree.items(), lambda item: isinstance(item[1], _NESTING)):
+            run = dict(items)
+            if is_nested:
+                parts += [f"{encode(key)}: {json_text(value, level + 1)}" for key, value in run.items()]
+            else:
+                parts.append(encode(run)[1:-1])
+        text = f",{inside}".join(parts)
+    else:
+        text = f",{inside}".join(json_text(value, level + 1) for value in values)
     first, last = "{}" if isinstance(tree, dict) else "[]"
-    return f"{first}{inside}{f',{inside}'.join(parts)}{outside}{last}"
+    return f"{first}{inside}{text}{outside}{last}"
+
+
+def _is_flat(values: Iterable[Any]) -> bool:
+    return not any(issubclass(kind, _NESTING) for kind in set(map(type, values)))
+
+
+def _are_alike(parts: Sequence[Any]) -> bool:
+    """Whether all are lists, or all objects, that have something in them and hold no further ones."""
+    if not all(parts):
+        return False
+    if all(isinstance(part, dict) for part in parts):
+        return _is_flat(chain.from_iterable(part.values() for part in parts))
+    return all(isinstance(part, list | tuple) for part in parts) and _is_flat(chain.from_iterable(parts))
 
 
 _NESTING = (dict, list, tuple)

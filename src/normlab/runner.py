@@ -28,7 +28,7 @@ from normlab.plan import Plan, cohort_groups, cohort_key, cohorts, make_plan, re
 from normlab.pool import MAX_COHORT, Pool, Worker, default_workers, resolve_device
 from normlab.provenance import EnergyMeter, accelerator, environment
 from normlab.rates import known_as
-from normlab.result import Result, details_from_json
+from normlab.result import Result
 from normlab.store import HEARTBEAT_SECONDS, Store, as_store
 from normlab.study import Study
 
@@ -111,7 +111,7 @@ def run(
         plan = study if isinstance(study, Plan) else make_plan(study, store)
         summary = train(plan)
         while True:  # the next look, and what a runner beside this one began and left when it died
-            plan = refreshed(plan, store) if isinstance(study, Plan) else make_plan(study, store)
+            plan = make_plan(study, store) if isinstance(study, Study) and study.looks else refreshed(plan, store)
             if summary.failures or summary.left or not plan.missing():
                 break
             on_look()
@@ -519,15 +519,19 @@ class _Run:
             self._assign(idle)  # what was given back may be more than one can take
 
     def _count_resumed(self, held: list[Trial], progress: dict[str, Any]) -> None:
-        share, images = progress["resumed_images"] / progress["total_images"], progress["resumed_images"] / len(held)
-        for trial in self._unsaved(held):
-            self.resumed[trial.id] = share * self.plan.flops[trial.id], images
+        if resumed := progress["resumed_images"]:
+            for trial in self._unsaved(held):
+                flops = resumed / progress["total_images"] * self.plan.flops[trial.id]
+                self.resumed[trial.id] = flops, resumed / len(held)
 
     def _save(self, some: Sequence[tuple[Trial, dict[str, Any]]], made: dict[str, Any]) -> None:
         """Stores the results of trials of one cohort, and gives them up."""
         results = [self._result(trial, outcome, made) for trial, outcome in some]
         weights = [outcome.get("weights_file") for _, outcome in some]
-        files = [{"model.safetensors": Path(path).read_bytes()} if path else {} for path in weights]
+        files = [{"details.json": outcome["details"].encode()} for _, outcome in some]  # as the worker laid them out
+        for path, beside in zip(weights, files, strict=True):
+            if path:
+                beside["model.safetensors"] = Path(path).read_bytes()
         self.store.save_all(list(zip(results, files, strict=True)))
         for path in filter(None, weights):
             os.unlink(path)
@@ -558,7 +562,6 @@ class _Run:
             metrics=outcome["metrics"],
             diverged_epoch=outcome["diverged_epoch"],
             provenance=provenance,
-            details=details_from_json(outcome["details"]),
         )
 
     def _fail(self, held: list[Trial], reason: str, *, again: bool) -> None:

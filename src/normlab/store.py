@@ -189,11 +189,19 @@ class Store:
             ]
             if all_or_none and len(free) < len(trial_ids):
                 return []
-            for trial_id in free:  # half a claim, of a runner that was killed, would be nobody's for a minute
-                whole = self._claim(trial_id).with_suffix(f".new-{os.getpid()}")
-                whole.write_text(json.dumps(process_identity()))
-                os.replace(whole, self._claim(trial_id))
+            self._write_claims(free)
         return free
+
+    def _write_claims(self, trial_ids: Sequence[str]) -> None:
+        """One file under the names of all, where the disk has such links: each whole at once, for half a claim, of a
+        runner that was killed, would be nobody's for a minute."""
+        written: Path | None = None
+        for path in map(self._claim, trial_ids):
+            whole = path.with_suffix(f".new-{os.getpid()}")
+            if written is None or not _link(written, whole):
+                whole.write_text(json.dumps(process_identity()))
+            os.replace(whole, path)
+            written = path
 
     def is_claimed(self, trial_id: str) -> bool:
         """Whether a runner holds a trial and lives: one of this machine if its process does, whatever the clock says;
@@ -329,6 +337,15 @@ def _write_result(folder: Path, content: Mapping[str, bytes]) -> OSError | None:
         if not _has_result(folder):  # otherwise another runner was quicker: the same numbers
             return error
     return None
+
+
+def _link(source: Path, target: Path) -> bool:
+    """Whether a file could be given a second name: not every disk has such."""
+    try:
+        os.link(source, target)
+    except OSError:
+        return False
+    return True
 
 
 _GONE: set[str] = set()  # runners of other machines that were seen to be silent

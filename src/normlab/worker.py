@@ -9,7 +9,7 @@ It speaks JSON lines, and may be sent a request while it serves another.
       after which it ends
 
     {"measure": spec, "memory": bytes, "most": N, "workers": that measure at the same time}
-    → {"cohort": how many trials of this kind, at most N, train fastest together}
+    → {"rates": of 1, 2, 4, … trials of this kind, at most N, that train together}
 
 It reads data sets from the cache and writes no results; with `weights` it leaves each trial's weights in that folder
 for the runner. Started by `pool.py`.
@@ -55,7 +55,7 @@ def main(device: str, threads: str) -> None:
         request = json.loads(line)
         try:
             if "measure" in request:
-                _send(channel, {"cohort": _measure(request, device)})
+                _send(channel, {"rates": _measure(request, device)})
             elif request["ahead"] and request["deadline"] is not None and time.time() > request["deadline"]:
                 raise Stopped  # not begun in time
             else:
@@ -147,15 +147,15 @@ def _train(request: dict[str, Any], device: torch.device, channel: TextIO) -> li
     return replies
 
 
-def _measure(request: dict[str, Any], device: str) -> int:
-    from normlab.rates import best_cohort
+def _measure(request: dict[str, Any], device: str) -> list[float]:
+    from normlab.rates import cohort_rates
 
     spec = TrialSpec.model_validate_json(json.dumps(request["measure"]))
     memory = float(request["memory"])
     if torch.device(device).type == "cuda":
         torch.cuda.empty_cache()  # what was measured before is no longer used
         memory = 0.6 * torch.cuda.mem_get_info()[0] / request["workers"]
-    return best_cohort(spec, device, request["most"], memory)
+    return cohort_rates(spec, device, request["most"], memory)
 
 
 def load_split(spec: TrialSpec) -> Split:
