@@ -44,6 +44,27 @@ def test_mlflow_has_every_trial_once_with_its_curves(table: StudyTable, tmp_path
         assert run.data.metrics.get("final_test_accuracy") == one.result.metrics.get("test_accuracy")
 
 
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
+def test_what_an_export_to_mlflow_left_half_done_is_done_again(
+    table: StudyTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_batch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            export(table, "mlflow", tmp_path / "ml")
+    assert export(table, "mlflow", tmp_path / "ml") == 12
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'ml' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("example")
+    found = client.search_runs([experiment.experiment_id])
+    assert sorted(run.data.tags["normlab.trial"] for run in found) == sorted(table.records())
+    assert all("final_num_test" in run.data.metrics for run in found)
+
+
 def test_a_trial_that_two_arms_share_is_exported_once(tmp_path: Path) -> None:
     text = STUDY.replace("norm: [none, batch]", "activation: [relu, leaky_relu]")
     text = text.replace("learning_rate: [1e-3, 0.1]", "slope: [0.1, 0.2]").partition("contrasts")[0]

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from normlab.plan import make_plan
+from normlab.pool import Pool
 from normlab.processes import process_identity, process_start
 from normlab.runner import _delayed, run
 from normlab.store import Store
@@ -223,7 +224,34 @@ def test_an_interrupt_while_results_are_written_waits_for_them(study: Path, monk
     few = Study.load(study, overrides=["epochs=1", "seeds=2", "norm=batch"])
     with pytest.raises(KeyboardInterrupt):
         run(few, store=store, workers=1, cohort=1)
-    assert len(store.ids()) == 1
+    assert len(store.ids()) >= 1  # and the second, if it ended meanwhile
+    assert list(store.root.glob("running/*")) == []
+
+
+@pytest.mark.fault(4)
+@pytest.mark.usefixtures("heard")
+def test_what_another_worker_has_finished_when_an_interrupt_comes_is_stored_too(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools, save_all, store = list[Pool](), Store.save_all, Store(study.parent / "store")
+
+    def watched(device: str) -> Pool:
+        pools.append(Pool(device))
+        return pools[-1]
+
+    def interrupted(store: Store, results: object) -> None:
+        save_all(store, results)
+        signal.raise_signal(signal.SIGINT)
+        until = time.monotonic() + 30
+        while not store.ids()[1:] and not any('"outcomes"' in line for _, line in list(pools[0]._lines.queue)):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+    monkeypatch.setattr("normlab.runner.Pool", watched)
+    monkeypatch.setattr(Store, "save_all", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(Study.load(study, overrides=["epochs=1", "seeds=2", "norm=batch"]), store=store, workers=2, cohort=1)
+    assert len(store.ids()) == 2
     assert list(store.root.glob("running/*")) == []
 
 

@@ -10,7 +10,7 @@ import torch
 
 from normlab import rates
 from normlab.datasets import cache
-from normlab.plan import make_plan
+from normlab.plan import make_plan, training_flops
 from normlab.provenance import processor
 from normlab.rates import best_cohort, cohort_rates, measure_rate
 from normlab.result import Result
@@ -119,14 +119,16 @@ def test_a_trial_that_diverged_early_does_not_tell_how_fast_its_kind_trains(
     store = Store(tmp_path / "store")
     store.require_writable()
     first, second = make_plan(study, store).trials
-    source = {"processor": processor(), "device": "cpu", "seconds": 1.0, "flops": 60e9, "cohort_size": 1}
+    source = {"processor": processor(), "device": "cpu", "images_per_second": 1000.0}
     diverged = Result(
         id=first.id, spec=first.spec, status="diverged", metrics={}, diverged_epoch=1, provenance=source
     )  # fmt: skip
     store.save(diverged)
     assert rates.worker_rates(store, (first, second), "cpu")(first.spec) == 1e9
     store.save(replace(diverged, id=second.id, spec=second.spec, status="finished", diverged_epoch=None))
-    assert rates.worker_rates(store, (first, second), "cpu")(first.spec) == 60e9
+    assert (
+        rates.worker_rates(store, (first, second), "cpu")(first.spec) == 1000 * training_flops(first.spec, 1, 1, 8) / 60
+    )
 
 
 def test_a_rate_is_measured_once_on_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from normlab import datasets
 from normlab.answers import answers, caveat
 from normlab.errors import UsageError
 from normlab.report import (
@@ -22,6 +23,8 @@ from normlab.report import (
     write_report,
 )
 from normlab.rows import arm_rows, contrast_rows, to_csv
+from normlab.runner import run
+from normlab.store import Store
 from normlab.study import Study, parse_study
 from normlab.table import StudyTable, read_table
 from normlab.trial import TrialSpec
@@ -377,3 +380,14 @@ def test_trials_made_by_other_versions_or_machines_are_said_to_be(tmp_path: Path
     other = replace(one.result, provenance={**one.result.provenance, "torch": "2.12.0"})
     mixed = replace(table, arms=(replace(arm, trials=(replace(one, result=other), *arm.trials[1:])), *table.arms[1:]))
     assert "not all made alike: torch 2.12.0, 2.13.0; what differs may be due to that" in caveat(mixed)
+
+
+def test_what_was_remarked_of_a_training_is_said_with_its_results(tmp_path: Path) -> None:
+    base = "{data: digits, split: fraction, network: 4K-1C1B-10D, norm: batch, epochs: 2, train_images: 100}"
+    study = parse_study(f"question: x?\nbase: {base}\nseeds: 2".encode(), name="s", path="s.yaml")
+    store = Store(tmp_path / "store")
+    run(study, store=store, workers=1, device="cpu")
+    table = read_table(study, store, datasets.fingerprint)
+    assert "Of how it was trained: norm_momentum 0.01: after the 14 steps of a training 87% of a" in caveat(table)
+    assert "Of how it was trained" not in caveat(make_table(tmp_path))
+    assert "remarks" not in {row["entry"] for row in provenance_rows(table)}

@@ -54,6 +54,7 @@ def test_rows_are_numbers_and_show_themselves_as_tables(results: Results) -> Non
     assert "<strong>Does batch normalization" in results._repr_html_()
     assert repr(results).startswith("quickstart: Does batch")
     assert {row["factor"] for row in results.sensitivity()} == {"learning_rate"}
+    assert results.frame()["learning_rate"].tolist()[:9:4] == [1e-3, 1e-2, 0.1]  # which can be drawn on an axis
     assert results.frame("contrasts")["verdict"].tolist() == [row["verdict"] for row in results.contrasts()]
 
 

@@ -125,7 +125,7 @@ def test_diverged_trials_count_as_chance_and_are_counted(store: Store) -> None:
     study = make_study()
     fill(store, study, noisy)
     row = arm_rows(read_table(study, store, fingerprint))[1]
-    assert (row["norm"], row["learning_rate"]) == ("none", "0.1")
+    assert (row["norm"], row["learning_rate"]) == ("none", 0.1)
     assert (row["mean"], row["n"], row["diverged"], row["finished"], row["low"]) == (0.1, 3, 3, 0, None)
 
 

@@ -192,7 +192,12 @@ def _to_mlflow(table: StudyTable, folder: Path, uri: str | None) -> int:
         known = client.get_experiment_by_name(name)
         experiment = known.experiment_id if known else client.create_experiment(name, artifact_location=artifacts)
         client.set_experiment_tag(experiment, "mlflow.note.content", table.study.question)
-        there = {run.data.tags.get("normlab.trial") for run in _all_mlflow_runs(client, experiment)}
+        there: set[str] = set()
+        for seen in list(_all_mlflow_runs(client, experiment)):
+            if seen.info.status == "FINISHED":
+                there.add(seen.data.tags.get("normlab.trial", ""))
+            elif "normlab.trial" in seen.data.tags:  # of an export that was cut short
+                client.delete_run(seen.info.run_id)
         new = [run for run in runs(table) if run.result.id not in there]
         for run in new:
             tags = {"normlab.trial": run.result.id, "normlab.arm": run.group, "normlab.status": run.result.status}

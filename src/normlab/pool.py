@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -174,17 +175,21 @@ class Pool:
                 worker.is_silent = True
                 worker.process.kill()
 
-    def end_busy(self) -> None:
-        """Ends the workers that train, after a checkpoint."""
+    def end_busy(self) -> Generator[tuple[Worker, dict[str, Any]], None, None]:
+        """Ends the workers that train, after a checkpoint; gives what they had still to say."""
         busy = [worker for worker in self.workers if worker.held]
         for worker in busy:
             with contextlib.suppress(OSError):
                 worker.process.terminate()
-        until = time.monotonic() + CLOSING_SECONDS
-        for worker in busy:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.process.wait(max(0.0, until - time.monotonic()))
-            self.discard(worker)
+        until, living = time.monotonic() + CLOSING_SECONDS, set(busy)
+        try:
+            while living and (heard := self.hear(until - time.monotonic())):
+                if "failed" in heard[1]:
+                    living.discard(heard[0])
+                yield heard
+        finally:
+            for worker in busy:
+                self.discard(worker)
 
     def _start(self) -> Worker:
         log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives as long as the worker

@@ -41,11 +41,10 @@ def worker_rates(store: Store, trials: Iterable[Trial], device: str) -> Callable
         if result is None or result.status != "finished":  # one that diverged early did not do all of its FLOPs
             continue
         source = result.provenance
-        here = (processor(), device, accelerator(device))
-        if (source.get("processor"), source.get("device"), source.get("gpu", "")) == here and source.get("seconds"):
-            rate = source["flops"] * source["cohort_size"] / source["seconds"]
-            known.setdefault(key, []).append(rate)
-    rates = {key: float(np.median(found)) for key, found in known.items()}
+        made = (source.get("processor"), source.get("device"), source.get("gpu", ""))
+        if made == (processor(), device, accelerator(device)) and source.get("images_per_second"):
+            known.setdefault(key, []).append(source["images_per_second"])
+    rates = {key: float(np.median(found)) * _flops_per_image(wanted[key]) for key, found in known.items()}
     for key, spec in wanted.items():
         if key not in rates and len(rates) < MAX_MEASURED:
             name = known_as("rate", device, key)
@@ -67,10 +66,14 @@ def _measured(spec: TrialSpec, device: str) -> str:
 
 def measure_rate(spec: TrialSpec, device: str) -> float:
     """FLOP/s of training steps of one trial on random images, by this process with its threads."""
-    info = datasets.describe(spec.data, image_size=spec.image_size)
-    macs = forward_macs(spec.network, info.channels, info.image_size)
-    flops = FLOPS_PER_MAC * TRAINING_PASSES * macs * spec.batch_size
+    flops = spec.batch_size * _flops_per_image(spec)
     return flops / float(np.median(step_seconds(spec, 1, device, MEASURE_SECONDS)))
+
+
+def _flops_per_image(spec: TrialSpec) -> float:
+    """Floating-point operations to train one image."""
+    info = datasets.describe(spec.data, image_size=spec.image_size)
+    return float(FLOPS_PER_MAC * TRAINING_PASSES * forward_macs(spec.network, info.channels, info.image_size))
 
 
 def cohort_rates(spec: TrialSpec, device: str, most: int, memory_bytes: float) -> list[float]:

@@ -243,7 +243,7 @@ def provenance_rows(table: StudyTable) -> list[dict[str, str]]:
             values: list[Any] = [own_seconds(result) for result in results if key in result.provenance]
         else:
             values = [result.provenance.get(key) for result in results]
-        if key != "cohort":  # its name; the sizes stand beside it
+        if key not in ("cohort", "remarks"):  # its name, beside which its size stands; and what `caveat` says
             rows.append({"entry": words(key), "value": _provenance_words(key, values)})
     fingerprints = dict.fromkeys(f"{arm.spec.data}: {arm.spec.data_fingerprint}" for arm in table.arms)
     return [*rows, {"entry": "data fingerprint", "value": some(list(fingerprints))}]

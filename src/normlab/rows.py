@@ -1,6 +1,7 @@
 """The table of a study as rows of plain numbers (fractions of 1), and the formats they go to: CSV, JSON, LaTeX."""
 
 import csv
+import functools
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ from typing import Any
 
 import pydantic_core
 
-from normlab.grid import Arm
+from normlab.grid import Arm, numeric_levels
 from normlab.sensitivity import sensitivities, sensitivity_contrasts
 from normlab.sequential import Resolution
 from normlab.stats import binomial_error
@@ -29,7 +30,7 @@ def arm_rows(table: StudyTable) -> list[dict[str, Any]]:
         mean = record.mean
         error = test_set_error(record, table.metric)
         rows.append(
-            levels_of(record.arm)
+            _levels(table, record.arm)
             | {"metric": table.metric, "seeds": len(record.trials)}
             | {"n": mean.n if mean else 0}
             | {name: getattr(mean, name, None) for name in ("mean", "sd", "low", "high")}
@@ -92,7 +93,7 @@ def trial_rows(table: StudyTable, reserved: frozenset[str] = RESERVED) -> list[d
     """One row a trial of an arm: its state and score, so that every number above can be computed again."""
     rows = []
     for arm in table.arms:
-        levels, context = levels_of(arm.arm, reserved), arm_context(table, arm)
+        levels, context = _levels(table, arm.arm, reserved), arm_context(table, arm)
         rows += [
             levels
             | {"seed": record.trial.spec.seed, "id": record.trial.id, "state": record.state, "score": record.score}
@@ -166,7 +167,7 @@ def curve_rows(table: StudyTable) -> list[dict[str, Any]]:
             if details is None:
                 continue
             curves = details.curves
-            levels = levels_of(arm.arm, RESERVED | curves.keys())
+            levels = _levels(table, arm.arm, RESERVED | curves.keys())
             start = levels | {"seed": record.trial.spec.seed, "id": record.trial.id}
             rows += [start | dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True)]
     return rows
@@ -251,8 +252,28 @@ def _width_unit(log: bool, factor: str) -> str:
     return "factors of ten" if log else factor
 
 
-def levels_of(arm: Arm, reserved: frozenset[str] = RESERVED) -> dict[str, Any]:
+def levels_of(arm: Arm, reserved: frozenset[str] = RESERVED) -> dict[str, str]:
+    """The labels of an arm, by column."""
     return {(f"factor: {name}" if name in reserved else name): level for name, level in arm.levels.items()}
+
+
+def _levels(table: StudyTable, arm: Arm, reserved: frozenset[str] = RESERVED) -> dict[str, Any]:
+    """The levels of an arm, by column: numbers where all levels of a factor are."""
+    numbers = _numbers_by_factor(table)
+    return {
+        column: numbers[name].get(label, label)
+        for (column, label), name in zip(levels_of(arm, reserved).items(), arm.levels, strict=True)
+    }
+
+
+@functools.lru_cache(maxsize=4)
+def _numbers_by_factor(table: StudyTable) -> dict[str, dict[str, float]]:
+    return {
+        factor.name: {
+            label: int(label) if label.isdigit() else number for label, number in numeric_levels(factor).items()
+        }
+        for factor in table.study.factors
+    }
 
 
 def arm_context(table: StudyTable, record: ArmRecord) -> dict[str, Any]:

@@ -182,11 +182,11 @@ def _train(
     try:
         pool.resize(min(workers, len(plan.missing())))
         runner.go()
-        runner.summary.left = runner.summary.stopped + sum(map(len, runner.waiting))
     finally:
         with _undisturbed():
             runner.close()
-        runner.summary.seconds = time.monotonic() - started
+    runner.summary.left = runner.summary.stopped + sum(map(len, runner.waiting))
+    runner.summary.seconds = time.monotonic() - started
     return runner.summary
 
 
@@ -315,13 +315,9 @@ class _Run:
         self.meter.joules()  # what measuring took is no trial's
         while any(worker.held for worker in self.pool.workers):
             if self._is_over(GRACE_SECONDS):
-                for worker in self.pool.workers:
-                    self.summary.stopped += len(worker.held)
-                    self.waiting.append(worker.ahead)
-                break  # and `close` ends them, and gives up what they hold
-            heard = self.pool.hear(TICK_SECONDS)
-            with _delayed():  # what was trained is stored first, and counted
-                if heard:
+                break  # and `close` ends them
+            with _delayed():  # what was heard is stored first, and counted
+                if heard := self.pool.hear(TICK_SECONDS):
                     self._share_energy()
                     self._handle(*heard)
                 self.report(self.status())
@@ -339,8 +335,15 @@ class _Run:
             worker.joules = None if joules is None or worker.joules is None else worker.joules + joules / len(busy)
 
     def close(self) -> None:
-        """Ends the workers that train, after a checkpoint, and gives up what they hold."""
-        self.pool.end_busy()
+        """Ends the workers that train, after a checkpoint, stores what they have finished, and gives up the rest."""
+        self.deadline, busy = 0.0, [worker for worker in self.pool.workers if worker.held]  # nothing is begun any more
+        with contextlib.suppress(OSError), contextlib.closing(self.pool.end_busy()) as said:  # the disk may be full
+            for worker, message in said:
+                if "outcomes" in message:
+                    self._handle(worker, message)
+        for worker in busy:
+            self.summary.stopped += len(worker.held)
+            self.waiting.append(worker.ahead)
         for trial_id in list(self.claims):  # also of a trial that an interrupt caught between two hands
             self._release(trial_id)
         if self.weights_folder:
@@ -489,13 +492,15 @@ class _Run:
         worker.begin(worker.ahead)
         if "outcomes" in message:
             ids = [trial.id for trial in held]
+            outcomes = message["outcomes"]
             made = {
                 "cohort_size": len(held), "cohort": self.store.checkpoint_folder(ids).name, "started": started,
+                "images_per_second": round(sum(one["images"] for one in outcomes) / outcomes[0]["seconds"], 1),
             }  # fmt: skip
             if joules is not None:  # of the processor, as far as this machine tells
                 made["joules"] = round(joules / len(held), 3)
             self._assign(worker)  # first, so that it trains while these are written
-            pairs = zip(held, message["outcomes"], strict=True)
+            pairs = zip(held, outcomes, strict=True)
             unsaved = {trial.id for trial in self._unsaved(held)}
             new = [(trial, outcome) for trial, outcome in pairs if trial.id in unsaved]
             # Together, as the disk likes them; with weights one by one, as memory does.
@@ -552,8 +557,8 @@ class _Run:
             "workers": len(self.pool.workers),
             **made,
             "seconds": round(outcome["seconds"], 3),
-            "images_per_second": round(outcome["images"] * made["cohort_size"] / outcome["seconds"], 1),
             "flops": self.plan.flops[trial.id],
+            **({"remarks": list(remarks)} if (remarks := self.plan.remarks[trial.id]) else {}),
         }
         return Result(
             id=trial.id,
