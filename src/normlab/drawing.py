@@ -36,8 +36,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "p")
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (8, 3)))
 MAX_MARKERS = 2_000  # chosen: of more seeds the dots of a line are one path
-# Points between series of a number, from their means to their seeds, and between the columns that seeds stand in.
-STEP, BESIDE, COLUMN = 5.0, 4.5, 1.5
+# Of series over a number, in points: from one to the next, where there is room for its seeds between; from the first to
+# the last, lest any stands far from its number; from means to their seeds; between the columns that seeds stand in.
+STEP, SPREAD, BESIDE, COLUMN = 9.0, 24.0, 4.5, 1.5
 GREY = "#555555"
 
 
@@ -71,11 +72,16 @@ def draw_curves(data: CurveFigure) -> Figure:
 def _x_axis(data: FactorFigure, num_series: int, num_panels: int, length: float) -> Axis:
     """The levels' axis, on which nothing of the first and the last is cut off."""
     low, high = (math.log10(p) if data.log else p for p in (min(data.positions), max(data.positions)))
-    reach = (num_series - 1) / 2 * STEP + BESIDE + 2 * COLUMN  # in points
+    reach = (num_series - 1) / 2 * _step(num_series) + BESIDE + 2 * COLUMN  # in points
     pad = max(0.07, reach / (length - 2 * reach)) * (high - low) if data.numeric and high > low else 0.5
     ends = (10 ** (low - pad), 10 ** (high + pad)) if data.log else (low - pad, high + pad)
     axis = Axis(words=data.x_label, length=length, ends=ends, grid=data.numeric, log=data.log)
     return with_levels(axis, data.positions, data.ticks, num_panels)
+
+
+def _step(num_series: int) -> float:
+    """Points from one series over a number to the next."""
+    return min(STEP, SPREAD / max(1, num_series - 1))
 
 
 def _y_limits(data: FactorFigure) -> tuple[float, float]:
@@ -111,7 +117,7 @@ def _draw_panel(axes: Axes, data: FactorFigure, panel: Panel, names: Sequence[st
         axes.axhline(100 * data.chance, color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
     places = sorted(set(x.places(data.positions)))
     room = 0.85 * min((b - a for a, b in itertools.pairwise(places)), default=x.length) / len(names)
-    step = min(room, STEP if data.numeric else 16.0)  # a number keeps close to its place
+    step = min(room, _step(len(names)) if data.numeric else 16.0)
     for series in panel.series:
         i = names.index(series.name)
         _draw_series(axes, data, series, i, (i - (len(names) - 1) / 2) * step, step, x)
