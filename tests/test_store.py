@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from normlab import files
 from normlab.errors import UsageError
 from normlab.processes import process_identity, process_start
 from normlab.result import (
     Details,
+    Mistake,
     Result,
     _parse,
     details_from_json,
-    json_text,
+    details_to_json,
     result_from_json,
     result_to_json,
     sha256,
@@ -155,28 +154,21 @@ def test_details_with_a_key_that_stands_twice_are_damaged(store: Store) -> None:
             details_from_json(twice)
 
 
-@pytest.mark.parametrize(
-    "tree",
-    [{}, [], "ä", 1.5, None, True, {"a": []}, {"a": {}}, [[]], [1, [2, {"b": (3, 4)}]], {"ü": [{"c": None}, 'x": "y']},
-     {"a": {"b": {"c": [1, 2], "d": "line\nline"}}, "e": [[1, 2], [3, 4]]}, [{"a": "},\n  {"}, {"b": 1.5, "c": None}],
-     {"a": [{"b": "}, {"}, {"c": "[{"}]}, [{"a": 1}, {}], [{"a": 1}, 2], [{"a": {}}, {"b": 1}]],
-)  # fmt: skip
-def test_json_is_laid_out_as_python_would(tree: Any) -> None:
-    assert json_text(tree) == json.dumps(tree, indent=1, ensure_ascii=False)
+def test_both_files_of_a_result_are_json_a_person_can_read_without_nan(store: Store) -> None:
+    result = make_result()
+    mistake = Mistake(image=3, true=0, predicted=1, confidence=0.5)
+    details = Details(curves={"epoch": [1, 2]}, classes=("ä", 'b": ['), confusion=[[1, 0], [2, 3]], mistakes=[mistake])
+    text = details_to_json(details)
+    assert details_from_json(text) == details
+    assert [line.partition(":")[0] for line in text.splitlines()] == [
+        "{", ' "curves"', ' "classes"', ' "confusion"', ' "mistakes"', "}",
+    ]  # fmt: skip
+    text = result_to_json(result, {})
+    assert text == json.dumps(json.loads(text), indent=1, ensure_ascii=False) + "\n"
     with pytest.raises(ValueError, match="not JSON compliant"):
-        json_text({"a": [tree, float("nan")]})
-
-
-_TEXTS = st.text(alphabet='ab"\\\n {}[],:ü', max_size=4)
-_LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _TEXTS
-_TREES = st.recursive(
-    _LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXTS, inner, max_size=4), max_leaves=20
-)
-
-
-@given(tree=_TREES)
-def test_json_of_any_tree_is_laid_out_as_python_would(tree: Any) -> None:
-    assert json_text(tree) == json.dumps(tree, indent=1, ensure_ascii=False)
+        details_to_json(replace(details, curves={"epoch": [1], "train_loss": [float("nan")]}))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        result_to_json(replace(result, metrics={"test_loss": float("inf")}), {})
 
 
 def test_a_damaged_result_is_named_and_can_be_set_aside(store: Store) -> None:

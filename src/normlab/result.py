@@ -8,9 +8,8 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from itertools import chain, groupby
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -78,7 +77,10 @@ class Result:
 
 
 def details_to_json(details: Details) -> str:
-    return json_text(vars(details) | {"mistakes": [vars(mistake) for mistake in details.mistakes]}) + "\n"
+    """One part a line, for there are many of them. Raises ValueError where a number is none."""
+    parts = vars(details) | {"mistakes": [vars(mistake) for mistake in details.mistakes]}
+    lines = [f' "{key}": {json.dumps(part, ensure_ascii=False, allow_nan=False)}' for key, part in parts.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def details_from_json(text: str) -> Details:
@@ -119,7 +121,7 @@ def result_to_json(result: Result, files: Mapping[str, str]) -> str:
         "provenance": result.provenance,
         "files": files,
     }
-    text = json_text(tree) + "\n"
+    text = _laid_out(tree)
     return f'{text.removesuffix(_END)}{_SEAL}{sha256(text.encode())}"{_END}'
 
 
@@ -198,7 +200,7 @@ def _unsealed(text: str) -> str:
 
 def _has_digest(tree: Mapping[str, Any], digest: object) -> bool:
     """Whether a result that a tool laid out anew has the SHA-256 that it was written with."""
-    return sha256(f"{json_text(tree)}\n".encode()) == digest
+    return sha256(_laid_out(tree).encode()) == digest
 
 
 def _spec(settings: "dict[str, Any] | TrialSpec") -> TrialSpec:
@@ -233,7 +235,7 @@ def _parse(text: str) -> Any:
 
 
 def _parse_quickly(text: str) -> Any:
-    """What `json_text` wrote: each of its keys is followed by a colon and a blank, which stand nowhere else but in a
+    """What `_laid_out` wrote: each of its keys is followed by a colon and a blank, which stand nowhere else but in a
     text after an escaped quote: where there are as many of them as keys, none stands twice. What is laid out in any
     other way is read with care. The specs of trials that differ by seed alone, the last setting, are read once."""
     before, _, rest = text.partition('\n "spec": {')  # no line begins within a text of JSON
@@ -262,7 +264,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return tree
 
 
-_SEAL, _END = ',\n "sha256": "', "\n}\n"  # around a result's own digest, as `json_text` lays it out
+_SEAL, _END = ',\n "sha256": "', "\n}\n"  # around a result's own digest, as `_laid_out` lays it out
 _NUMBERS = (float, int)  # and not bool, which is an int for Python
 _TOO_DEEP = "it is nested beyond reason"
 _SEED = re.compile("0|[1-9][0-9]{0,9}")
@@ -274,52 +276,6 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def json_text(tree: Any, level: int = 0) -> str:
-    """JSON as json.dumps lays it out with an indent of 1, in a fifth of its time: whatever holds no further lists or
-    objects, and lists of such, are left to the encoder in C, with the end of the line for a separator."""
-    encode, outside, inside = _encoder(level), "\n" + " " * level, "\n" + " " * (level + 1)
-    if not isinstance(tree, _NESTING) or not tree:
-        return encode(tree)
-    values = list(tree.values()) if isinstance(tree, dict) else tree
-    if _is_flat(values):
-        text = encode(tree)[1:-1]
-    elif not isinstance(tree, dict) and _are_alike(values):
-        text = _encoder(level + 1)(tree)
-        first, last, deeper = text[1], text[-2], inside + " "  # no text of JSON has the end of a line in it
-        rows = text[2:-2].replace(f"{last},{deeper}{first}", f"{inside}{last},{inside}{first}{deeper}")
-        text = f"{first}{deeper}{rows}{inside}{last}"
-    elif isinstance(tree, dict):
-        parts = []
-        for is_nested, items in groupby(tree.items(), lambda item: isinstance(item[1], _NESTING)):
-            run = dict(items)
-            if is_nested:
-                parts += [f"{encode(key)}: {json_text(value, level + 1)}" for key, value in run.items()]
-            else:
-                parts.append(encode(run)[1:-1])
-        text = f",{inside}".join(parts)
-    else:
-        text = f",{inside}".join(json_text(value, level + 1) for value in values)
-    first, last = "{}" if isinstance(tree, dict) else "[]"
-    return f"{first}{inside}{text}{outside}{last}"
-
-
-def _is_flat(values: Iterable[Any]) -> bool:
-    return not any(issubclass(kind, _NESTING) for kind in set(map(type, values)))
-
-
-def _are_alike(parts: Sequence[Any]) -> bool:
-    """Whether all are lists, or all objects, that have something in them and hold no further ones."""
-    if not all(parts):
-        return False
-    if all(isinstance(part, dict) for part in parts):
-        return _is_flat(chain.from_iterable(part.values() for part in parts))
-    return all(isinstance(part, list | tuple) for part in parts) and _is_flat(chain.from_iterable(parts))
-
-
-_NESTING = (dict, list, tuple)
-
-
-@functools.cache
-def _encoder(level: int) -> Callable[[Any], str]:
-    separators = (",\n" + " " * (level + 1), ": ")
-    return json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=separators).encode
+def _laid_out(tree: Any) -> str:
+    """JSON with one value a line. Raises ValueError where a number is none."""
+    return json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -199,6 +199,7 @@ class Store:
         for path in map(self._claim, trial_ids):
             whole = path.with_suffix(f".new-{os.getpid()}")
             if written is None or not _link(written, whole):
+                whole.unlink(missing_ok=True)  # left by a crash, it may be a name of claims that stand
                 whole.write_text(json.dumps(process_identity()))
             os.replace(whole, path)
             written = path
