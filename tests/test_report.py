@@ -388,6 +388,8 @@ def test_what_was_remarked_of_a_training_is_said_with_its_results(tmp_path: Path
     store = Store(tmp_path / "store")
     run(study, store=store, workers=1, device="cpu")
     table = read_table(study, store, datasets.fingerprint)
-    assert "Of how it was trained: norm_momentum 0.01: after the 14 steps of a training 87% of a" in caveat(table)
-    assert "Of how it was trained" not in caveat(make_table(tmp_path))
+    said = "norm_momentum 0.01: after the 14 steps of a training 87% of a moving average is still what it began with"
+    write_report(study, table, tmp_path)
+    assert f"\n- {said}; write at least 0.2, or train longer\n" in (tmp_path / "report.md").read_text()
+    assert f"<li>{said};" in (tmp_path / "report.html").read_text()
     assert "remarks" not in {row["entry"] for row in provenance_rows(table)}

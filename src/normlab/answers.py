@@ -177,17 +177,15 @@ def caveat(table: StudyTable) -> str:
         text += " All comparisons are exploratory: the study named none of them before it ran."
     if mixed := _mixed(table):
         text += f" The trials were not all made alike: {mixed}; what differs may be due to that."
-    if remarks := _remarks(table):
-        text += f" Of how it was trained: {some(remarks, '. ')}."
     if table.study.dropped_contrasts:
         text += f" Planned, but not among these levels: {'; '.join(table.study.dropped_contrasts)}."
     return text
 
 
-def _remarks(table: StudyTable) -> list[str]:
-    """What the runner had to say of the settings of what it trained."""
+def remarks(table: StudyTable) -> list[str]:
+    """What the runner had to say of the settings of what it trained, each once."""
     said = [record.result.provenance.get("remarks") for record in table.records().values() if record.result is not None]
-    return list(dict.fromkeys(str(remark) for remarks in said if isinstance(remarks, list) for remark in remarks))
+    return list(dict.fromkeys(str(remark) for one in said if isinstance(one, list) for remark in one))
 
 
 def _mixed(table: StudyTable) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from normlab.answers import answers, caveat
+from normlab.answers import answers, caveat, remarks
 from normlab.errors import UsageError
 from normlab.figure_data import CurveFigure, FactorFigure
 from normlab.figures import curve_figure, factor_figure
@@ -149,6 +149,8 @@ def to_markdown(study: Study, table: StudyTable, figures: Sequence[ReportFigure]
     ]
     parts = [plain_text(part) for part in parts]
     parts += [*(f"> {plain_text(sentence)}" for sentence in answers(table)), plain_text(caveat(table))]
+    if said := remarks(table):
+        parts += ["\n".join(f"- {plain_text(remark)}" for remark in said)]
     for figure in figures:
         parts += [f"![{plain_text(figure.title)}]({figure.stem}.svg)"]
         parts += [plain_text(f"*{figure.title}. {figure.caption}*")]
@@ -243,7 +245,7 @@ def provenance_rows(table: StudyTable) -> list[dict[str, str]]:
             values: list[Any] = [own_seconds(result) for result in results if key in result.provenance]
         else:
             values = [result.provenance.get(key) for result in results]
-        if key not in ("cohort", "remarks"):  # its name, beside which its size stands; and what `caveat` says
+        if key not in ("cohort", "remarks"):  # its name, beside which its size stands; and what `remarks` says
             rows.append({"entry": words(key), "value": _provenance_words(key, values)})
     fingerprints = dict.fromkeys(f"{arm.spec.data}: {arm.spec.data_fingerprint}" for arm in table.arms)
     return [*rows, {"entry": "data fingerprint", "value": some(list(fingerprints))}]
@@ -377,6 +379,7 @@ def _render(study: Study, table: StudyTable, figures: Sequence[ReportFigure]) ->
         context=context_words(table),
         answers=answers(table),
         caveat=caveat(table),
+        remarks=remarks(table),
         status=status_words(table),
         problems=problem_rows(table),
         arms=arm_summary(table, full=True),
