@@ -233,7 +233,7 @@ def test_an_interrupt_while_results_are_written_waits_for_them(study: Path, monk
 def test_what_another_worker_has_finished_when_an_interrupt_comes_is_stored_too(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pools, save_all, store = list[Pool](), Store.save_all, Store(study.parent / "store")
+    pools, finished, save_all, store = list[Pool](), list[int](), Store.save_all, Store(study.parent / "store")
 
     def watched(device: str) -> Pool:
         pools.append(Pool(device))
@@ -250,8 +250,11 @@ def test_what_another_worker_has_finished_when_an_interrupt_comes_is_stored_too(
     monkeypatch.setattr("normlab.runner.Pool", watched)
     monkeypatch.setattr(Store, "save_all", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(Study.load(study, overrides=["epochs=1", "seeds=2", "norm=batch"]), store=store, workers=2, cohort=1)
-    assert len(store.ids()) == 2
+        run(
+            Study.load(study, overrides=["epochs=1", "seeds=2", "norm=batch"]), store=store, workers=2, cohort=1,
+            report=lambda status: finished.append(status.finished),
+        )  # fmt: skip
+    assert len(store.ids()) == finished[-1] == 2
     assert list(store.root.glob("running/*")) == []
 
 

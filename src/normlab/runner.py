@@ -341,6 +341,7 @@ class _Run:
             for worker, message in said:
                 if "outcomes" in message:
                     self._handle(worker, message)
+                    self.report(self.status())
         for worker in busy:
             self.summary.stopped += len(worker.held)
             self.waiting.append(worker.ahead)
