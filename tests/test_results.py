@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 import normlab as api
 from normlab.results import Results
+from normlab.table import read_table
 from tests.test_table import STUDY, fill, fingerprint, make_store, make_study, noisy
 
 NOTEBOOKS = Path(__file__).parent.parent / "docs" / "notebooks.md"
@@ -167,3 +168,26 @@ def test_a_store_is_given_by_its_folder_too_and_a_file_is_none(tmp_path: Path) -
         api.load_network("nothing", store=str(tmp_path / "new"))
     with pytest.raises(api.UsageError, match="new: there is no such folder"):
         api.load_results("quickstart", store=str(tmp_path / "new"))
+
+
+def test_what_rows_call_a_level_compare_takes_back(tmp_path: Path) -> None:
+    """Labels by hand that are the same number, or are written in another way, stay texts."""
+    for labels, expected in (
+        (["16", "32"], [16, 32]),
+        (["1", "1.0"], ["1", "1.0"]),
+        (["1", "02", "1e1"], ["1", "02", "1e1"]),
+        (["0.5", "2"], [0.5, 2.0]),
+        (["8", "wide"], ["8", "wide"]),
+    ):
+        levels = ", ".join(f'"{label}": {{batch_size: {16 + i}}}' for i, label in enumerate(labels))
+        text = STUDY.replace("learning_rate: [1e-3, 0.1]", f"size: {{{levels}}}").partition("contrasts")[0]
+        study, store = make_study(text), make_store(tmp_path / "-".join(labels))
+        fill(store, study, lambda spec: 0.5 + 0.01 * spec.batch_size + 0.001 * spec.seed)
+        results = Results(read_table(study, store, fingerprint), store)
+        found = [row["size"] for row in results.arms()[: len(labels)]]
+        assert found == expected
+        assert list(map(type, found)) == list(map(type, expected))
+        for label, given in zip(labels, found, strict=True):
+            assert results._level("size", given) == label
+    with pytest.raises(api.UsageError, match="write levels by factor"):
+        results.compare(norm=("batch", "none"), at="size 8")

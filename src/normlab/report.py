@@ -44,6 +44,7 @@ from normlab.wording import (
 )
 
 MOST_BYTES = 64 << 20  # of an earlier report
+REMARKED = "What may not be meant in the settings of some of these trainings, and bear on their results:"
 MAX_ALT_CHARACTERS = 1_500  # chosen: what a listener can bear; the table has every number
 
 
@@ -150,7 +151,7 @@ def to_markdown(study: Study, table: StudyTable, figures: Sequence[ReportFigure]
     parts = [plain_text(part) for part in parts]
     parts += [*(f"> {plain_text(sentence)}" for sentence in answers(table)), plain_text(caveat(table))]
     if said := remarks(table):
-        parts += ["\n".join(f"- {plain_text(remark)}" for remark in said)]
+        parts += [REMARKED, "\n".join(f"- {plain_text(remark)}" for remark in said)]
     for figure in figures:
         parts += [f"![{plain_text(figure.title)}]({figure.stem}.svg)"]
         parts += [plain_text(f"*{figure.title}. {figure.caption}*")]
@@ -380,6 +381,7 @@ def _render(study: Study, table: StudyTable, figures: Sequence[ReportFigure]) ->
         answers=answers(table),
         caveat=caveat(table),
         remarks=remarks(table),
+        remarked=REMARKED,
         status=status_words(table),
         problems=problem_rows(table),
         arms=arm_summary(table, full=True),

@@ -93,6 +93,8 @@ class Results:
         ((name, pair),) = factor.items()
         if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2 or pair[0] == pair[1]:
             raise UsageError(f"compare: {name}={pair!r}; write two levels, such as {name}=('batch', 'none')")
+        if at is not None and not isinstance(at, Mapping):
+            raise UsageError(f"compare: at={at!r}; write levels by factor, such as at={{'learning_rate': 0.01}}")
         first, second = (self._level(name, level) for level in pair)
         levels = {
             other: tuple(self._level(other, one) for one in (given if isinstance(given, list | tuple) else [given]))

@@ -13,6 +13,7 @@ from normlab.grid import Arm, numeric_levels
 from normlab.sensitivity import sensitivities, sensitivity_contrasts
 from normlab.sequential import Resolution
 from normlab.stats import binomial_error
+from normlab.study import label_of
 from normlab.table import STATES, ArmRecord, ContrastRecord, StudyTable
 
 FORMAT_VERSION = 1  # of results.json
@@ -258,7 +259,7 @@ def levels_of(arm: Arm, reserved: frozenset[str] = RESERVED) -> dict[str, str]:
 
 
 def _levels(table: StudyTable, arm: Arm, reserved: frozenset[str] = RESERVED) -> dict[str, Any]:
-    """The levels of an arm, by column: numbers where all levels of a factor are."""
+    """The levels of an arm, by column: numbers where all levels of a factor are, which `compare` takes back."""
     numbers = _numbers_by_factor(table)
     return {
         column: numbers[name].get(label, label)
@@ -268,12 +269,16 @@ def _levels(table: StudyTable, arm: Arm, reserved: frozenset[str] = RESERVED) ->
 
 @functools.lru_cache(maxsize=4)
 def _numbers_by_factor(table: StudyTable) -> dict[str, dict[str, float]]:
-    return {
-        factor.name: {
-            label: int(label) if label.isdigit() else number for label, number in numeric_levels(factor).items()
-        }
-        for factor in table.study.factors
-    }
+    """The numbers of each factor by label; none where one of them is no number, or would be another label: by hand a
+    level may be called 1.0, beside another called 1."""
+    found: dict[str, dict[str, float]] = {}
+    for factor in table.study.factors:
+        numbers: dict[str, float] = numeric_levels(factor)
+        if all(label.isdigit() for label in numbers):
+            numbers = {label: int(label) for label in numbers}
+        is_exact = all(label_of(number) == label for label, number in numbers.items())
+        found[factor.name] = numbers if is_exact else {}
+    return found
 
 
 def arm_context(table: StudyTable, record: ArmRecord) -> dict[str, Any]:
