@@ -558,6 +558,17 @@ def test_a_runner_that_is_killed_while_it_claims_leaves_no_claim_of_nobody(store
     assert store.claim(["a"])
 
 
+@pytest.mark.fault(1)
+def test_what_a_runner_that_was_killed_while_it_claimed_left_is_not_written_through(store: Store) -> None:
+    claim = claim_of(store, "a", started="another")
+    for left in ("b", "claims"):  # by a runner that had the same process id
+        os.link(claim, store.root / "running" / f"{left}.new-{os.getpid()}")
+    before = claim.read_text()
+    assert store.claim(["b"]) == ["b"]
+    assert claim.read_text() == before
+    assert sorted(path.name for path in (store.root / "running").iterdir()) == ["a.json", "b.json"]
+
+
 def test_two_runners_claim_side_by_side_where_the_system_locks_no_files(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,7 +38,7 @@ def write_folder(folder: Path, content: Mapping[str, bytes]) -> None:
 
 def write_folders(contents: Mapping[Path, Mapping[str, bytes]]) -> None:
     """Writes several new folders of one place, each as `write_folder` does. Their files are written and waited for in
-    threads, and none appears before all are on the disk: it takes many in little more time than one."""
+    threads, and none appears before all are on the disk: many take a fraction of the time of one after another."""
     temporaries: dict[Path, Path] = {}
     places = {folder.parent: stat.S_IMODE(folder.parent.stat().st_mode) for folder in contents}
     try:

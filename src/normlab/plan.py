@@ -73,7 +73,7 @@ def make_plan(study: Study, store: Store) -> Plan:
 
 
 def refreshed(plan: Plan, store: Store) -> Plan:
-    """The same trials with their present states; a result never changes."""
+    """The same trials with their present states; what was finished is not looked at again."""
     unfinished = {t.id: t for t in plan.trials if plan.states[t.id] not in {"finished", "diverged"}}
     states, reasons = look_up(store, unfinished)
     return replace(plan, states={**plan.states, **states}, reasons=reasons)

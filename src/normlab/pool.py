@@ -128,7 +128,7 @@ class Pool:
 
     def measure_cohort(self, spec: TrialSpec, most: int) -> int:
         """The size of cohort, up to `most`, that is fastest for all workers together, which measure at the same time.
-        Those that fail are replaced, and do not count."""
+        Those that fail are replaced, and 1 is the size where any does: more may be more than the memory holds."""
         request = {
             "measure": spec.model_dump(mode="json"),
             "most": most,
@@ -150,6 +150,7 @@ class Pool:
             if "rates" in message:
                 rates.append(message["rates"])
             else:
+                rates.append([1.0])
                 self.replace(worker)
         return best_cohort(rates)
 

@@ -70,7 +70,7 @@ class Store:
         self.save_all([(result, files or {})])
 
     def save_all(self, results: Sequence[tuple[Result, Mapping[str, bytes]]]) -> None:
-        """Writes results, each with its further files, as `save` does, in little more time than one of them."""
+        """Writes results, each with its further files, as `save` does, but together."""
         contents = {self._folder(result.id): _content(result, files) for result, files in results}
         contents = {folder: content for folder, content in contents.items() if not _has_result(folder)}
         for folder in contents:
@@ -194,15 +194,20 @@ class Store:
 
     def _write_claims(self, trial_ids: Sequence[str]) -> None:
         """One file under the names of all, where the disk has such links: each whole at once, for half a claim, of a
-        runner that was killed, would be nobody's for a minute."""
-        written: Path | None = None
-        for path in map(self._claim, trial_ids):
-            whole = path.with_suffix(f".new-{os.getpid()}")
-            if written is None or not _link(written, whole):
-                whole.unlink(missing_ok=True)  # left by a crash, it may be a name of claims that stand
-                whole.write_text(json.dumps(process_identity()))
-            os.replace(whole, path)
-            written = path
+        runner that was killed, would be nobody's for a minute. What is linked is this runner's own file, and not a
+        claim, which another may replace where the system locks no files."""
+        own = self.root / "running" / f"claims.new-{os.getpid()}"
+        own.unlink(missing_ok=True)  # left by a crash, it may be a name of claims that stand; so may be those below
+        own.write_text(json.dumps(process_identity()))
+        try:
+            for path in map(self._claim, trial_ids):
+                whole = path.with_suffix(f".new-{os.getpid()}")
+                if not _link(own, whole):
+                    whole.unlink(missing_ok=True)
+                    whole.write_text(json.dumps(process_identity()))
+                os.replace(whole, path)
+        finally:
+            own.unlink(missing_ok=True)
 
     def is_claimed(self, trial_id: str) -> bool:
         """Whether a runner holds a trial and lives: one of this machine if its process does, whatever the clock says;
