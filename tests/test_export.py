@@ -150,6 +150,7 @@ def test_curves_are_written_live_and_the_command_line_exports(normlab: Run, tmp_
         assert [event.step for event in events.Scalars("test_accuracy")] == [1, 2, 3]
     exported = normlab("export", *settings, "--to", "tensorboard")
     assert exported.stdout.startswith("exported 4 trials that were not there yet; tensorboard --logdir")
+    assert normlab("export", *settings, "--to", "tensorboard").stdout.startswith("nothing new to export; tensorboard")
     refused = normlab("export", *settings, "--to", "wandb", "--uri", "http://127.0.0.1:1")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
 

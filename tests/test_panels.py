@@ -13,7 +13,7 @@ from matplotlib.transforms import Bbox
 
 from normlab.drawing import draw_curves, draw_factor
 from normlab.figure_data import ArmCurves, Curve, CurveFigure, CurvePanel, FactorFigure, Panel, Point, Series
-from normlab.panels import Axis, fit_labels, grid_shape, number_axis
+from normlab.panels import CHARACTER, Axis, fit_labels, grid_shape, number_axis, wrapped
 
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph .* missing")  # as `picture` does: a level may be in any script
 LONG = "learning rate 0.001, batch size 16, activation leaky_relu, norm position before_activation, copies 3"
@@ -188,6 +188,15 @@ def test_a_value_moved_by_points_lies_there() -> None:
         value = axis.ends[0] * 1.5
         before, after = axis.places([value, axis.moved(value, 12)])
         assert after - before == pytest.approx(12)
+
+
+def test_a_level_stays_with_its_factor_where_there_is_room() -> None:
+    width = 27 * CHARACTER
+    assert wrapped("learning rate 0.01, batch size 16", width) == "learning rate 0.01,\nbatch size 16"
+    assert wrapped("norm none, batch size 16, rate 0.01", width) == "norm none, batch size 16,\nrate 0.01"
+    whole = "norm position before_activation, a, network 16K-4C3B-256D-10D"
+    assert " ".join(wrapped(whole, width).split()) == whole
+    assert wrapped("", width) == ""
 
 
 def test_labels_that_would_touch_are_wrapped_then_turned_then_thinned() -> None:

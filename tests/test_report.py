@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from normlab import datasets
-from normlab.answers import answers, caveat
+from normlab.answers import answers, caveat, remarks
 from normlab.errors import UsageError
 from normlab.report import (
     commands,
@@ -245,6 +245,21 @@ def test_many_contrasts_of_one_pair_make_one_sentence(tmp_path: Path) -> None:
     assert "not resolved at learning rate 0.001 (n = 3)" in sentence
 
 
+def test_of_many_settings_that_are_all_alike_none_is_named_and_seeds_are_those_of_the_extremes(tmp_path: Path) -> None:
+    rates = STUDY.replace("[1e-3, 0.1]", "[1, 2, 3, 4, 5, 6, 7, 8, 9]")
+    sentence, *_ = answer(tmp_path, lambda spec: 0.5 + 0.01 * spec.seed + 0.001 * noise(spec), rates)
+    assert re.fullmatch(
+        r"Test accuracy, norm batch against none at 9 settings: not resolved at each \(n = 3; about \d+ seeds would "
+        r"settle the clearest, (about [\d,]+|more than 1,000) the least clear\)\.",
+        sentence,
+    )
+
+
+def noise(spec: TrialSpec) -> float:
+    """Other in each arm."""
+    return spec.learning_rate * (spec.norm == "batch")
+
+
 def test_equivalence_is_never_said_without_its_margin_nor_for_places_of_another(tmp_path: Path) -> None:
     wide = STUDY + "  - {norm: [batch, none], at: {learning_rate: 0.1}, margin: 5}\nmargin: 3\n"
     (sentence,) = answer(tmp_path, lambda spec: 0.9 + 0.001 * spec.seed, wide)
@@ -279,6 +294,21 @@ def test_a_line_is_wider_or_higher_only_where_its_interval_says_so(tmp_path: Pat
     (sentence,) = (line for line in one if line.startswith("Over"))
     assert "cannot be said to differ: +1" in sentence
     assert "[" not in sentence
+
+
+def test_of_many_pairs_of_lines_those_that_differ_are_put_into_words_and_the_rest_is_counted(tmp_path: Path) -> None:
+    activations = "\n  activation: [relu, leaky_relu, tanh, elu, gelu, sigmoid]"
+    text = STUDY.replace("[1e-3, 0.1]", f"[1e-4, 1e-3, 1e-2]{activations}")
+
+    def higher(spec: TrialSpec) -> float:
+        is_better = spec.norm == "batch" and spec.activation == "tanh"
+        return 0.8 + 0.01 * spec.seed + 0.1 * is_better * (spec.learning_rate > 1e-3)
+
+    lines = [line for line in answer(tmp_path, higher, text) if line.startswith("Over")]
+    assert [line.partition(" (")[0] for line in lines] == [
+        "Over learning rate, norm: batch − none at activation tanh",
+        "Over numeric factors, 5 further pairs of lines",
+    ]
 
 
 def test_a_study_of_one_arm_answers_with_its_mean(tmp_path: Path) -> None:
@@ -392,4 +422,9 @@ def test_what_was_remarked_of_a_training_is_said_with_its_results(tmp_path: Path
     write_report(study, table, tmp_path)
     assert f"\n- {said}; write at least 0.2, or train longer\n" in (tmp_path / "report.md").read_text()
     assert f"<li>{said};" in (tmp_path / "report.html").read_text()
+    text = f"question: x?\nbase: {base.replace('norm: batch, ', '')}\nfactors: {{norm: [none, batch]}}\nseeds: 2"
+    two = parse_study(text.encode(), name="s", path="s.yaml")
+    run(two, store=store, workers=1, device="cpu")
+    (remark,) = remarks(read_table(two, store, datasets.fingerprint))
+    assert remark.endswith("or train longer (norm batch)")
     assert "remarks" not in {row["entry"] for row in provenance_rows(table)}

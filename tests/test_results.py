@@ -65,6 +65,7 @@ def test_a_comparison_that_was_planned_is_planned_and_another_is_exploratory(res
     assert planned == results.contrasts()
     part = results.compare(norm=("batch", "none"), at={"learning_rate": 0.01})
     assert list(part) == [row for row in planned if row["at"] == "learning_rate 0.01"]
+    assert results.compare(norm=("batch", "none"), at={"learning_rate": "1e-2"}) == part
     (other,) = results.compare(learning_rate=(1e-3, 0.1), at={"norm": "none"}, margin=3)
     assert not other["planned"]
     assert other["margin"] == 0.03
@@ -75,7 +76,7 @@ def test_arms_are_compared_at_their_own_best_level_on_other_seeds_than_chose_it(
     (row,) = results.compare(norm=("batch", "none"), best="learning_rate")
     scores = {(arm.arm.levels["norm"], arm.arm.levels["learning_rate"]): arm.scores for arm in results.table.arms}
     means = {}
-    for norm, chosen in (("batch", row["first_best"]), ("none", row["second_best"])):
+    for norm, chosen in (("batch", str(row["first_best"])), ("none", str(row["second_best"]))):
         levels = [level for one, level in scores if one == norm]
         assert chosen == max(levels, key=lambda level: scores[norm, level][0] + scores[norm, level][1])
         means[norm] = (scores[norm, chosen][2] + scores[norm, chosen][3]) / 2
@@ -96,6 +97,7 @@ def test_a_figure_shows_itself(results: Results) -> None:
         (lambda r: r.compare(), "given 0 factors; write one"),
         (lambda r: r.compare(norm="batch"), "write two levels, such as norm=('batch', 'none')"),
         (lambda r: r.compare(norm=("batch", "nine")), "level of norm"),
+        (lambda r: r.compare(learning_rate=(1e-2, "1e-2")), "both are the level 0.01"),
         (lambda r: r.compare(nrom=("batch", "none")), "did you mean 'norm'"),
         (lambda r: r.compare(norm=("batch", "none"), at={"rate": 1}), "factor 'rate'"),
         (lambda r: r.compare(norm=("batch", "none"), best="rate"), "factor 'rate'"),
@@ -178,6 +180,8 @@ def test_what_rows_call_a_level_compare_takes_back(tmp_path: Path) -> None:
         (["1", "02", "1e1"], ["1", "02", "1e1"]),
         (["0.5", "2"], [0.5, 2.0]),
         (["8", "wide"], ["8", "wide"]),
+        (["true", "false"], [True, False]),
+        (["true", "wide"], ["true", "wide"]),
     ):
         levels = ", ".join(f'"{label}": {{batch_size: {16 + i}}}' for i, label in enumerate(labels))
         text = STUDY.replace("learning_rate: [1e-3, 0.1]", f"size: {{{levels}}}").partition("contrasts")[0]
@@ -189,5 +193,8 @@ def test_what_rows_call_a_level_compare_takes_back(tmp_path: Path) -> None:
         assert list(map(type, found)) == list(map(type, expected))
         for label, given in zip(labels, found, strict=True):
             assert results._level("size", given) == label
+        sizes, norms = ([row for row in results.contrasts() if row["factor"] == name] for name in ("size", "norm"))
+        assert {(row["first"], row["second"]) for row in sizes} == {(level, expected[0]) for level in expected[1:]}
+        assert [row["at_size"] for row in norms] == expected
     with pytest.raises(api.UsageError, match="write levels by factor"):
         results.compare(norm=("batch", "none"), at="size 8")

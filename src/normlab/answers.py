@@ -10,6 +10,7 @@ from normlab.sensitivity import SensitivityContrast, sensitivity_contrasts
 from normlab.stats import Difference
 from normlab.table import ContrastRecord, StudyTable
 from normlab.wording import (
+    MAX_SHOWN,
     axis_unit,
     best_words,
     interval_words,
@@ -23,6 +24,7 @@ from normlab.wording import (
 )
 
 VERDICTS = ("better", "worse", "equivalent", "not resolved", "n too small to say", "no spread", "same trials")
+MAX_LINES = 4  # chosen: pairs of lines that are all put into words
 MADE_BY = ("normlab_version", "commit", "torch", "device", "gpu", "processor")  # of which a study should have one each
 
 
@@ -40,8 +42,7 @@ def answers(table: StudyTable) -> list[str]:
         for key, group in groups.items():
             sentence = _group_sentence(f"{start}, {words(key[0])}{_at_best(key[3], group)} ", key[:3], group)
             sentences[any(record.contrast.planned for record in group)].append(sentence)
-        over_levels = [_line_sentence(table, pair) for pair in sensitivity_contrasts(table)]
-        return sentences[True] + over_levels + sentences[False]
+        return sentences[True] + _line_sentences(table) + sentences[False]
     means = [(arm.arm.label, arm.mean) for arm in table.arms if arm.mean]
     return [
         f"{label}: {words(table.metric)} {percent(mean.mean)} %"
@@ -51,13 +52,23 @@ def answers(table: StudyTable) -> list[str]:
     ] or ["No trial is finished yet."]
 
 
+def _line_sentences(table: StudyTable) -> list[str]:
+    """How lines over a numeric factor differ; of many, those of which an interval says that they do."""
+    pairs = sensitivity_contrasts(table)
+    told = [pair for pair in pairs if _sign(pair.width) or _sign(pair.area)] if len(pairs) > MAX_LINES else pairs
+    rest = len(pairs) - len(told)
+    more = f"Over numeric factors, {rest} {'further ' * bool(told)}pairs of lines (exploratory, not corrected) are not "
+    more += "shown to differ in usable range or on average."
+    return [_line_sentence(table, pair) for pair in told] + [more] * bool(rest)
+
+
 def _line_sentence(table: StudyTable, pair: SensitivityContrast) -> str:
     """Two lines over a numeric factor in words: how much wider one's usable range is, and how much higher it lies."""
     runs = runs_words([pair.area.n_first, pair.area.n_second])
     unit, interval = axis_unit(pair.log, pair.factor), plain_interval(pair.width.low, pair.width.high, signed=True)
     width = f"{number(pair.width.difference, signed=True)} {f'{interval} ' if interval else ''}{unit}"
     interval = interval_words(pair.area.low, pair.area.high, signed=True)
-    height = f"{100 * pair.area.difference:+.2f} points{f' {interval}' if interval else ''}"
+    height = f"{percent(pair.area.difference, signed=True)} points{f' {interval}' if interval else ''}"
     return (
         f"Over {words(pair.factor)}, {pair.label} ({runs}; exploratory, not corrected): usable range (within "
         f"{table.study.usable_within:g} points of the best{', as far as was tried' * pair.is_cut}) "
@@ -70,7 +81,13 @@ def _direction(difference: Difference, more: str, less: str) -> str:
     """What an interval says of a difference."""
     if difference.low is None or difference.high is None or difference.low == difference.high:
         return "cannot be said to differ"
-    return f"is {more if difference.low > 0 else less if difference.high < 0 else 'not resolved'}"
+    return f"is {['not resolved', more, less][_sign(difference)]}"
+
+
+def _sign(difference: Difference) -> int:
+    """Of all that an interval holds; 0 where it holds 0, or nothing but a point."""
+    low, high = difference.low, difference.high
+    return 0 if low is None or high is None or low == high else (low > 0) - (high < 0)
 
 
 def _at_best(factor: str, group: Sequence[ContrastRecord]) -> str:
@@ -86,7 +103,10 @@ def _group_sentence(start: str, pair: tuple[str, str, str], group: Sequence[Cont
     for record in sorted(group, key=lambda record: VERDICTS.index(record.verdict)):
         margin = f" within ±{100 * (record.contrast.margin or 0):g} points" if record.verdict == "equivalent" else ""
         by_verdict.setdefault(record.verdict + margin, []).append(record)
-    parts = [f"{verdict} at {_places(found)}{_extreme(found)}" for verdict, found in by_verdict.items()]
+    parts = []
+    for verdict, found in by_verdict.items():
+        places = "each" if MAX_SHOWN < len(found) == len(group) else _places(found)
+        parts.append(f"{verdict} at {places}{_extreme(found)}")
     return f"{start}{pair[1]} against {pair[2]} at {len(group)} settings: {'; '.join(parts)}."
 
 
@@ -112,7 +132,7 @@ def _sentence(record: ContrastRecord) -> str:
             margin = 100 * (contrast.margin or 0)
             return f"{first} and {second} are equivalent within ±{margin:g} points {interval} ({counts})"
         case "not resolved":
-            signed = f"{100 * difference.difference:+.2f} points"
+            signed = f"{percent(difference.difference, signed=True)} points"
             settle = f"; {seeds_words(record.seeds)} seeds would settle it" if record.seeds else ""
             return f"{first} against {second} is not resolved at {counts}: {signed} {interval}{settle}"
         case "no spread":
@@ -135,13 +155,14 @@ def _extreme(records: Sequence[ContrastRecord]) -> str:
         needs = [record.seeds for record in records if record.seeds is not None]
         if not needs:
             return f" ({runs})"
-        ends = dict.fromkeys([seeds_words(min(needs)), seeds_words(max(needs))])
-        return f" ({runs}; {' to '.join(ends)} seeds would settle {'it' if len(records) == 1 else 'each'})"
-    most = max(records, key=lambda r: abs(r.difference.difference) if r.difference else 0)
-    assert most.difference is not None
-    interval = interval_words(most.difference.low, most.difference.high, signed=True)
+        least, most = seeds_words(min(needs)), seeds_words(max(needs))
+        if least == most:
+            return f" ({runs}; {least} seeds would settle {'it' if len(records) == 1 else 'each'})"
+        return f" ({runs}; {least} seeds would settle the clearest, {most} the least clear)"
+    largest = max((r.difference for r in records if r.difference), key=lambda d: abs(d.difference))
+    interval = interval_words(largest.low, largest.high, signed=True)
     by = "by" if len(records) == 1 else "by up to"
-    return f" ({by} {100 * abs(most.difference.difference):.2f} points {interval}; {runs})"
+    return f" ({by} {percent(abs(largest.difference))} points {interval}; {runs})"
 
 
 @functools.lru_cache(maxsize=4)  # the page and its Markdown ask for it
@@ -183,9 +204,17 @@ def caveat(table: StudyTable) -> str:
 
 
 def remarks(table: StudyTable) -> list[str]:
-    """What the runner had to say of the settings of what it trained, each once."""
-    said = [record.result.provenance.get("remarks") for record in table.records().values() if record.result is not None]
-    return list(dict.fromkeys(str(remark) for one in said if isinstance(one, list) for remark in one))
+    """What the runner had to say of the settings of what it trained, each once, with the arms that it is said of."""
+    said: dict[str, dict[str, None]] = {}
+    for arm in table.arms:
+        for record in arm.trials:
+            found = record.result.provenance.get("remarks") if record.result is not None else None
+            for remark in found if isinstance(found, list) else ():
+                said.setdefault(str(remark), {})[arm.arm.label] = None
+    return [
+        remark + (f" ({some(list(labels), '; ')})" if len(labels) < len(table.arms) else "")
+        for remark, labels in said.items()
+    ]
 
 
 def _mixed(table: StudyTable) -> str:

@@ -333,7 +333,8 @@ def export(
         "mlflow": f"mlflow ui --backend-store-uri {uri or f'sqlite:///{place}/mlflow.db'}",
         "wandb": f"wandb sync {place}/wandb/offline-run-*",
     }
-    click.echo(f"exported {count} trial{'s' * (count != 1)} that were not there yet; {opens[tool]} shows them")
+    said = f"exported {count} trial{'s' * (count != 1)} that were not there yet" if count else "nothing new to export"
+    click.echo(f"{said}; {opens[tool]} shows what is there")
 
 
 @commands.command()

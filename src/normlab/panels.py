@@ -7,6 +7,7 @@ is a point, a 72nd of an inch.
 
 import itertools
 import math
+import re
 import textwrap
 import unicodedata
 from collections.abc import Sequence
@@ -166,13 +167,24 @@ def fit_labels(ticks: Sequence[str], places: Sequence[float], around: float) -> 
 
 
 def wrapped(text: str, width: float) -> str:
-    """Text in at most three lines of this width, but of a few characters in any case."""
-    lines, width = [""], max(width, 8 * CHARACTER)
-    for word in text.split():
-        for part in [word] if _width(word) <= width else _parts(word, width):
+    """Text in at most three lines of this width, but of a few characters in any case; what stands between commas
+    stays together where there is room."""
+    words, width = text.split(), max(width, 8 * CHARACTER)
+    phrases = [" ".join(phrase.split()) for phrase in re.split(r"(?<=,)\s", text)]
+    lines = _filled(phrases, width) if all(_width(phrase) <= width for phrase in phrases) else []
+    if not 0 < len(lines) <= 3:
+        lines = _filled(words, width)
+    return "\n".join([*lines[:2], *(["…"] if len(lines) > 3 else lines[2:])])
+
+
+def _filled(pieces: Sequence[str], width: float) -> list[str]:
+    """Lines of as many pieces as fit; one that is too long for a line is cut."""
+    lines = [""]
+    for piece in pieces:
+        for part in [piece] if _width(piece) <= width else _parts(piece, width):
             longer = f"{lines[-1]} {part}".lstrip()
             lines[-1:] = [longer] if _width(longer) <= width else [lines[-1], part]
-    return "\n".join([*lines[:2], *(["…"] if len(lines) > 3 else lines[2:])])
+    return lines
 
 
 def _parts(word: str, width: float) -> list[str]:

@@ -151,7 +151,7 @@ def _evidence_row(claim: str, finding: Finding) -> dict[str, Any]:
         "contrast": finding.contrast,
         "metric": words(finding.metric) + (" (decades)" if scaled == 1 else " (points)"),
         "n": " and ".join(map(str, finding.n)),
-        "difference": f"{scaled * difference.difference:+.2f}" if difference else None,
+        "difference": f"{scaled * difference.difference:+z.2f}" if difference else None,
         "95% t interval": _scaled_interval(difference, scaled),
         "p": p_words(finding.p),
         "Holm's p": p_words(finding.corrected),
@@ -207,7 +207,9 @@ def _three_row(row: Mapping[str, Any]) -> dict[str, Any]:
         name = EVALUATION_NAMES[metric]
         shown[name] = percent(mean.mean) if mean else None
         interval = interval_words(difference.low, difference.high, signed=True) if difference else None
-        shown[f"{name} − none"] = f"{100 * difference.difference:+.2f} {interval or ''}" if difference else None
+        shown[f"{name} − none"] = (
+            f"{percent(difference.difference, signed=True)} {interval or ''}" if difference else None
+        )
     return shown
 
 
@@ -218,7 +220,7 @@ def small_batch_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if row["norm"] != "batch" or row["test_accuracy - none"] is None:
             continue
         said = [
-            f"{EVALUATION_NAMES[metric]} {100 * d.difference:+.2f} points "
+            f"{EVALUATION_NAMES[metric]} {percent(d.difference, signed=True)} points "
             f"{interval_words(d.low, d.high, signed=True) or '(no interval)'}"
             for metric in EVALUATIONS
             if (d := row[f"{metric} - none"]) is not None

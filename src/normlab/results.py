@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from normlab import datasets
 from normlab.errors import UsageError, unknown
-from normlab.grid import contrasts, without_arms
+from normlab.grid import as_number, contrasts, without_arms
 from normlab.report import render, report_folder, write_report
 from normlab.rows import arm_rows, contrast_rows, curve_rows, measured_rows, sensitivity_rows
 from normlab.store import Store, as_store
@@ -91,11 +91,13 @@ class Results:
         if len(factor) != 1:
             raise UsageError(f"compare: given {len(factor)} factors; write one, such as norm=('batch', 'none')")
         ((name, pair),) = factor.items()
-        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2 or pair[0] == pair[1]:
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
             raise UsageError(f"compare: {name}={pair!r}; write two levels, such as {name}=('batch', 'none')")
         if at is not None and not isinstance(at, Mapping):
             raise UsageError(f"compare: at={at!r}; write levels by factor, such as at={{'learning_rate': 0.01}}")
         first, second = (self._level(name, level) for level in pair)
+        if first == second:
+            raise UsageError(f"compare: {name}={pair!r}; both are the level {first}, write two")
         levels = {
             other: tuple(self._level(other, one) for one in (given if isinstance(given, list | tuple) else [given]))
             for other, given in (at or {}).items()
@@ -160,10 +162,12 @@ class Results:
         factors = {one.name: one for one in self.table.study.factors}
         if factor not in factors:
             raise UsageError(unknown("factor", factor, factors))
-        labels = [one.label for one in factors[factor].levels]
-        if level is not None and label_of(level) not in labels:
-            raise UsageError(unknown(f"level of {factor}", label_of(level), labels))
-        return label_of(level)
+        labels, label = [one.label for one in factors[factor].levels], label_of(level)
+        if label not in labels and (number := as_number(label)) is not None:  # written in another way, such as '1e-2'
+            label = label_of(number)
+        if level is not None and label not in labels:
+            raise UsageError(unknown(f"level of {factor}", label, labels))
+        return label
 
     def __repr__(self) -> str:
         return f"{self.table.study.name}: {self.table.study.question}\n{status_words(self.table)}\n{self.arms()!r}"

@@ -44,19 +44,23 @@ def arm_rows(table: StudyTable) -> list[dict[str, Any]]:
 
 def contrast_rows(table: StudyTable) -> list[dict[str, Any]]:
     """One row a contrast: the first arm minus the second, in fractions of 1."""
-    rows = []
+    rows, values = [], _values_by_factor(table)
+    several = [factor.name for factor in table.study.factors] if len(table.study.factors) > 1 else []
     for record in table.contrasts:
         contrast, difference = record.contrast, record.difference
+        levels, place = values[contrast.factor], contrast.place
+        best = values.get(contrast.best or "", {})
         rows.append(
             {
                 "contrast": contrast.label,
                 "factor": contrast.factor,
-                "first": contrast.first.levels[contrast.factor],
-                "second": contrast.second.levels[contrast.factor],
-                "at": ", ".join(f"{f} {level}" for f, level in contrast.place.items()),
+                "first": levels[contrast.first.levels[contrast.factor]],
+                "second": levels[contrast.second.levels[contrast.factor]],
+                "at": ", ".join(f"{f} {level}" for f, level in place.items()),
+                **{f"at_{name}": values[name][place[name]] if name in place else None for name in several},
                 "best_of": contrast.best,
-                "first_best": record.best_levels[0],
-                "second_best": record.best_levels[1],
+                "first_best": best.get(record.best_levels[0]),
+                "second_best": best.get(record.best_levels[1]),
                 "planned": contrast.planned,
                 "metric": table.metric,
                 "n_first": len(record.first.scores),
@@ -259,25 +263,28 @@ def levels_of(arm: Arm, reserved: frozenset[str] = RESERVED) -> dict[str, str]:
 
 
 def _levels(table: StudyTable, arm: Arm, reserved: frozenset[str] = RESERVED) -> dict[str, Any]:
-    """The levels of an arm, by column: numbers where all levels of a factor are, which `compare` takes back."""
-    numbers = _numbers_by_factor(table)
+    """The levels of an arm, by column."""
+    values = _values_by_factor(table)
     return {
-        column: numbers[name].get(label, label)
+        column: values[name][label]
         for (column, label), name in zip(levels_of(arm, reserved).items(), arm.levels, strict=True)
     }
 
 
 @functools.lru_cache(maxsize=4)
-def _numbers_by_factor(table: StudyTable) -> dict[str, dict[str, float]]:
-    """The numbers of each factor by label; none where one of them is no number, or would be another label: by hand a
-    level may be called 1.0, beside another called 1."""
-    found: dict[str, dict[str, float]] = {}
+def _values_by_factor(table: StudyTable) -> dict[str, dict[str | None, Any]]:
+    """The value of each factor's labels, which `compare` takes back: numbers, or true and false, where all of a factor
+    are; its text where another would have that value's label: by hand a level may be called 1.0, beside another 1."""
+    found: dict[str, dict[str | None, Any]] = {}
     for factor in table.study.factors:
-        numbers: dict[str, float] = numeric_levels(factor)
-        if all(label.isdigit() for label in numbers):
-            numbers = {label: int(label) for label in numbers}
-        is_exact = all(label_of(number) == label for label, number in numbers.items())
-        found[factor.name] = numbers if is_exact else {}
+        labels = [level.label for level in factor.levels]
+        values: dict[str, Any] = dict(numeric_levels(factor))
+        if all(label.isdigit() for label in values):
+            values = {label: int(label) for label in values}
+        if set(labels) <= {"true", "false"}:
+            values = {label: label == "true" for label in labels}
+        is_exact = all(label_of(value) == label for label, value in values.items())
+        found[factor.name] = {label: values.get(label, label) if is_exact else label for label in labels}
     return found
 
 

@@ -208,6 +208,10 @@ class _Reader:
 
     def study(self, name: str, source: str) -> Study:
         for key in self.tree:
+            if key in SETTINGS:
+                raise UsageError(
+                    f"{self.where(key)}'{key}' is a setting; write it below base, or its levels below factors"
+                )
             if key not in KEYS:
                 raise UsageError(
                     f"{self.where(key)}unknown key '{key}'{nearest(key, KEYS)}; allowed: {', '.join(KEYS)}"

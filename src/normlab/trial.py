@@ -267,7 +267,7 @@ def _explain(key: str, kind: str, message: str, given: Any) -> str:
     if given is None and "none" in choices:
         return f"{key}: given nothing (YAML's null); write the word none"
     hint = ""
-    if isinstance(given, str) and re.fullmatch(r"[-+\d.eE]+", given):
+    if isinstance(given, str) and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", given):
         hint = " (it is a text, written in quotes?)"
     if isinstance(given, str) and re.fullmatch(r"\d+,\d+", given, re.ASCII):
         hint = f" (with a point: {given.replace(',', '.')})"

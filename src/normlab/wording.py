@@ -55,7 +55,7 @@ def contrast_summary(table: StudyTable, *, full: bool = False) -> list[dict[str,
                 "contrast": record.contrast.label + best_words(record),
                 "verdict": verdict_words(record),
                 "n": f"{len(record.first.scores)} and {len(record.second.scores)}",
-                "points": f"{100 * difference.difference:+.2f}" if difference else None,
+                "points": percent(difference.difference, signed=True) if difference else None,
                 f"{table.level:.0%} t interval": interval,
                 **(further if full else {}),
                 **(
@@ -96,7 +96,7 @@ def sensitivity_contrast_summary(table: StudyTable) -> list[dict[str, Any]]:
             "wider by": f"{number(pair.width.difference, signed=True)} {axis_unit(pair.log, pair.factor)}"
             + " as far as was tried" * pair.is_cut,
             f"{table.level:.0%} interval": plain_interval(pair.width.low, pair.width.high, signed=True),
-            "higher by (points)": f"{100 * pair.area.difference:+.2f}",
+            "higher by (points)": percent(pair.area.difference, signed=True),
             f"{table.level:.0%} t interval": interval_words(pair.area.low, pair.area.high, signed=True),
         }
         for pair in sensitivity_contrasts(table)
@@ -203,8 +203,9 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f}"
+def percent(fraction: float, *, signed: bool = False) -> str:
+    """With two digits; what is rounded to nothing is not below it."""
+    return f"{100 * fraction:{'+' * signed}z.2f}"
 
 
 def p_words(p: float | None) -> str | None:
@@ -213,7 +214,8 @@ def p_words(p: float | None) -> str | None:
 
 
 def interval_words(low: float | None, high: float | None, *, signed: bool = False) -> str | None:
-    """An interval in per cent, such as `[93.10, 95.20]`; None where there is none."""
+    """An interval in per cent, such as `[93.10, 95.20]`; None where there is none. The sign of an end that is rounded
+    to nothing tells on which side it lies."""
     if low is None or high is None:
         return None
     sign = "+" if signed else ""
