@@ -192,7 +192,7 @@ def plan(
     workers: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Show a study's arms and trials, and what the missing ones cost. Trains nothing."""
-    from normlab.plan import estimate_seconds, make_plan
+    from normlab.plan import START_SECONDS, estimate_seconds, make_plan
     from normlab.pool import default_workers, resolve_device
     from normlab.rates import worker_rates
 
@@ -203,7 +203,8 @@ def plan(
     count = workers or default_workers(device)
     seconds = 0.0
     if missing:
-        seconds = estimate_seconds(missing, made.flops, worker_rates(store, made.trials, device), count)
+        rate = worker_rates(store, made.trials, device)
+        seconds = START_SECONDS + estimate_seconds(missing, made.flops, rate, count)
     total = sum(made.flops[trial.id] for trial in missing)
     rows = []
     for arm, row in made.arms:

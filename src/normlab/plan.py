@@ -21,6 +21,7 @@ EVALUATION_BATCH = 250  # images of each trial, where statistics are recomputed 
 TRAINING_PASSES = 3  # the backward pass costs about twice the forward one
 FLOPS_PER_MAC = 2
 RENORM_START = 5_000  # steps: of `RampedClip`, which is not imported here, since it needs torch
+START_SECONDS = 2.0  # about what passes before workers train: torch is imported, and kernels are loaded
 MOST_LEFT = 0.05  # chosen: of what a moving average began with, at the end of a training
 
 
