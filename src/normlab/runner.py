@@ -11,12 +11,10 @@ import functools
 import math
 import os
 import shutil
-import signal
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from normlab.pool import MAX_COHORT, Pool, Worker, default_workers, resolve_devi
 from normlab.provenance import EnergyMeter, accelerator, environment
 from normlab.rates import known_as
 from normlab.result import Result
+from normlab.signals import delayed, undisturbed
 from normlab.store import HEARTBEAT_SECONDS, Store, as_store
 from normlab.study import Study
 
@@ -53,6 +52,20 @@ class RunStatus:
     accuracy: float | None
     images_per_second: float
     seconds_left: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    """What `run` was asked for, beside what is trained where."""
+
+    cohort: int | None
+    save_weights: bool
+    fail_fast: bool
+    deadline: float | None  # on the clock of time.time
+    checkpoint_seconds: float
+    report: Callable[[RunStatus], None]
+    on_epoch: Callable[[str, Mapping[str, float | None]], None] | None
+    remark: Callable[[str], None]
 
 
 @dataclass(kw_only=True)
@@ -97,25 +110,30 @@ def run(
     leaves the store in order: finished trials stay, running ones are given up. After `hours` training stops between two
     steps. Training is saved every `checkpoint_seconds`, and cohorts that have a checkpoint come first.
     """
-    deadline = None if hours is None else time.time() + hours * 3600
+    options = _Options(
+        cohort=cohort,
+        save_weights=save_weights,
+        fail_fast=fail_fast,
+        deadline=None if hours is None else time.time() + hours * 3600,
+        checkpoint_seconds=checkpoint_seconds,
+        report=report,
+        on_epoch=on_epoch,
+        remark=functools.cache(on_remark),  # each once, however many looks there are
+    )
     study = Study.load(study) if isinstance(study, str | Path) else study
     store = as_store(store)
     device = resolve_device(device)
     pool = Pool(device)
-    train = functools.partial(
-        _train, store=store, pool=pool, workers=workers or default_workers(device), cohort=cohort,
-        save_weights=save_weights, fail_fast=fail_fast, deadline=deadline, checkpoint_seconds=checkpoint_seconds,
-        report=report, on_epoch=on_epoch, remark=functools.cache(on_remark),
-    )  # fmt: skip
+    workers = workers or default_workers(device)
     try:
         plan = study if isinstance(study, Plan) else make_plan(study, store)
-        summary = train(plan)
+        summary = _train(plan, store, pool, workers, options)
         while True:  # the next look, and what a runner beside this one began and left when it died
             plan = make_plan(study, store) if isinstance(study, Study) and study.looks else refreshed(plan, store)
             if summary.failures or summary.left or not plan.missing():
                 break
             on_look()
-            further = train(plan)
+            further = _train(plan, store, pool, workers, options)
             summary = replace(
                 further,
                 trained=summary.trained + further.trained,
@@ -128,31 +146,18 @@ def run(
                 plan = refreshed(plan, store)
                 break
     finally:
-        with _undisturbed():
+        with undisturbed():
             pool.resize(0)
     summary.elsewhere = plan.count("running")
     return summary
 
 
-def _train(
-    plan: Plan,
-    *,
-    store: Store,
-    pool: Pool,
-    workers: int,
-    cohort: int | None,
-    save_weights: bool,
-    fail_fast: bool,
-    deadline: float | None,
-    checkpoint_seconds: float,
-    report: Callable[[RunStatus], None],
-    on_epoch: Callable[[str, Mapping[str, float | None]], None] | None,
-    remark: Callable[[str], None],
-) -> RunSummary:
+def _train(plan: Plan, store: Store, pool: Pool, workers: int, options: _Options) -> RunSummary:
+    remark = options.remark
     for said in plan.said():
         remark(said)
     finished = [trial_id for trial_id, state in plan.states.items() if state == "finished"]
-    if save_weights and (bare := sum(not store.has_weights(trial_id) for trial_id in finished)):
+    if options.save_weights and (bare := sum(not store.has_weights(trial_id) for trial_id in finished)):
         remark(
             f"weights: {bare} finished trial{'s have' if bare > 1 else ' has'} none, trained without --save-weights; "
             "train in another store (--store) to have them"
@@ -164,72 +169,18 @@ def _train(
     failed = [trial.id for trial in plan.missing() if plan.states[trial.id] == "failed"]
     unreadable = {trial_id: why for trial_id in failed if (why := store.set_aside_damaged(trial_id))}
     plan = replace(plan, trials=tuple(trial for trial in plan.trials if trial.id not in unreadable))
-    runner = _Run(
-        plan,
-        store,
-        pool,
-        cohort=cohort,
-        save_weights=save_weights,
-        fail_fast=fail_fast,
-        deadline=deadline,
-        checkpoint_seconds=checkpoint_seconds,
-        report=report,
-        on_epoch=on_epoch,
-        remark=remark,
-    )
+    runner = _Run(plan, store, pool, options)
     runner.summary.failures |= unreadable
     started = time.monotonic()
     try:
         pool.resize(min(workers, len(plan.missing())))
         runner.go()
     finally:
-        with _undisturbed():
+        with undisturbed():
             runner.close()
     runner.summary.left = runner.summary.stopped + sum(map(len, runner.waiting))
     runner.summary.seconds = time.monotonic() - started
     return runner.summary
-
-
-@contextlib.contextmanager
-def _answered(answer: Callable[[int, Any], None] | signal.Handlers) -> Iterator[Callable[[], None]]:
-    """Ctrl-C and SIGTERM, where this process hears them, are answered so; gives what ends that sooner."""
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)}
-        before = {which: handler for which, handler in before.items() if handler not in (signal.SIG_IGN, None)}
-
-    def restore() -> None:
-        for which, handler in before.items():
-            signal.signal(which, handler)
-
-    for which in before:
-        signal.signal(which, answer)
-    try:
-        yield restore
-    finally:
-        restore()
-
-
-def _undisturbed() -> contextlib.AbstractContextManager[object]:
-    """Lets no second Ctrl-C or SIGTERM come between a first and an orderly end, which takes seconds at most."""
-    return _answered(signal.SIG_IGN)
-
-
-@contextlib.contextmanager
-def _delayed() -> Iterator[None]:
-    """Lets Ctrl-C and SIGTERM wait until this is done; a second one does not wait."""
-    heard: list[int] = []
-
-    def hear(number: int, _: object) -> None:
-        heard.append(number)
-        if len(heard) > 1:
-            restore()
-            signal.raise_signal(number)
-
-    with _answered(hear) as restore:
-        yield
-    if heard:
-        signal.raise_signal(heard[0])
 
 
 def _resumable(plan: Plan, store: Store, largest: int | None) -> list[list[Trial]]:
@@ -272,26 +223,11 @@ def _is_of(trial_id: str, ids: Sequence[str], store: Store) -> bool:
 class _Run:
     """The state of one run: workers, what waits, what was done."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        store: Store,
-        pool: Pool,
-        *,
-        cohort: int | None,
-        save_weights: bool,
-        fail_fast: bool,
-        deadline: float | None,
-        checkpoint_seconds: float,
-        report: Callable[[RunStatus], None],
-        on_epoch: Callable[[str, Mapping[str, float | None]], None] | None,
-        remark: Callable[[str], None],
-    ) -> None:
-        self.plan, self.store, self.pool, self.cohort = plan, store, pool, cohort
+    def __init__(self, plan: Plan, store: Store, pool: Pool, options: _Options) -> None:
+        self.plan, self.store, self.pool, self.options = plan, store, pool, options
         self.waiting: list[list[Trial]] = []
-        self.fail_fast, self.deadline, self.report = fail_fast, deadline, report
-        self.checkpoint_seconds, self.on_epoch, self.remark = checkpoint_seconds, on_epoch, remark
-        self.weights_folder = tempfile.mkdtemp(prefix=".weights-", dir=store.root) if save_weights else None
+        self.is_closing = False
+        self.weights_folder = tempfile.mkdtemp(prefix=".weights-", dir=store.root) if options.save_weights else None
         already = plan.count("finished") + plan.count("diverged")
         self.summary = RunSummary(already_finished=already)
         self.diverged_before = plan.count("diverged")
@@ -306,7 +242,7 @@ class _Run:
 
     def go(self) -> None:
         """Serves the workers until nothing waits and nothing runs."""
-        self.waiting = _resumable(self.plan, self.store, self.cohort)
+        self.waiting = _resumable(self.plan, self.store, self.options.cohort)
         resumed = {trial.id for chunk in self.waiting for trial in chunk}
         self._form_cohorts([trial for trial in self.plan.missing() if trial.id not in resumed])
         for worker in list(self.pool.workers):
@@ -316,16 +252,16 @@ class _Run:
         while any(worker.held for worker in self.pool.workers):
             if self._is_over(GRACE_SECONDS):
                 break  # and `close` ends them
-            with _delayed():  # what was heard is stored first, and counted
+            with delayed():  # what was heard is stored first, and counted
                 if heard := self.pool.hear(TICK_SECONDS):
                     self._share_energy()
                     self._handle(*heard)
-                self.report(self.status())
+                self.options.report(self.status())
             self.pool.end_silent()
             if time.monotonic() - beat > HEARTBEAT_SECONDS:
                 beat = time.monotonic()
                 self.store.beat(trial.id for worker in self.pool.workers for trial in worker.held + worker.ahead)
-        self.report(self.status())
+        self.options.report(self.status())
 
     def _share_energy(self) -> None:
         """What the machine used since the last time, in equal shares for the workers that hold trials."""
@@ -336,12 +272,13 @@ class _Run:
 
     def close(self) -> None:
         """Ends the workers that train, after a checkpoint, stores what they have finished, and gives up the rest."""
-        self.deadline, busy = 0.0, [worker for worker in self.pool.workers if worker.held]  # nothing is begun any more
+        self.is_closing = True
+        busy = [worker for worker in self.pool.workers if worker.held]
         with contextlib.suppress(OSError), contextlib.closing(self.pool.end_busy()) as said:  # the disk may be full
             for worker, message in said:
                 if "outcomes" in message:
                     self._handle(worker, message)
-                    self.report(self.status())
+                    self.options.report(self.status())
         for worker in busy:
             self.summary.stopped += len(worker.held)
             self.waiting.append(worker.ahead)
@@ -394,10 +331,10 @@ class _Run:
             request = {
                 "specs": [trial.spec.model_dump(mode="json") for trial in claimed],
                 "weights": self.weights_folder,
-                "epochs": self.on_epoch is not None,
+                "epochs": self.options.on_epoch is not None,
                 "checkpoint": str(self.store.checkpoint_folder(ids).absolute()),
-                "checkpoint_seconds": self.checkpoint_seconds,
-                "deadline": self.deadline,
+                "checkpoint_seconds": self.options.checkpoint_seconds,
+                "deadline": self.options.deadline,
                 "ahead": bool(worker.held),
             }
             if worker.held:
@@ -411,7 +348,7 @@ class _Run:
         something for every other worker."""
         is_short = all(self._flops(cohort) < SHORT for cohort in (worker.held, self.waiting[0]))
         trains = bool(worker.progress) and not worker.ahead  # one that still starts does not read yet
-        return trains and is_short and len(self.waiting) >= len(self.pool.workers) and not self.fail_fast
+        return trains and is_short and len(self.waiting) >= len(self.pool.workers) and not self.options.fail_fast
 
     def _claim(self, chunk: list[Trial]) -> list[Trial]:
         """What can be claimed of a cohort; all or none of one that was begun before, with what it has finished."""
@@ -440,9 +377,9 @@ class _Run:
         sizes: dict[tuple[object, ...], int] = {}
         for group in cohort_groups(missing):
             spec, most = group[0].spec, math.ceil(len(group) / len(self.pool.workers))
-            best = self.cohort or 1
+            best = self.options.cohort or 1
             if (
-                self.cohort is None
+                self.options.cohort is None
                 and most > 1
                 and (most >= MANY or self._flops(group) > WORTH_MEASURING * len(self.pool.workers))
             ):
@@ -451,7 +388,7 @@ class _Run:
                 known = known_as("cohort", self.pool.device, len(self.pool.workers), largest, speed_class(spec))
                 best = int(cache.remembered(known, lambda measure=measure: str(measure())))  # type: ignore[misc]
                 best = min(best, self.pool.room(spec))  # it may be remembered of a day with more memory
-            sizes[cohort_key(spec)] = best if self.cohort is not None else min(best, most)
+            sizes[cohort_key(spec)] = best if self.options.cohort is not None else min(best, most)
         formed = cohorts(missing, lambda spec: sizes[cohort_key(spec)])
         for chunk in formed:
             if len(chunk) > 1:
@@ -466,7 +403,9 @@ class _Run:
         return [trial for trial in held if self.plan.states[trial.id] not in {"finished", "diverged"}]
 
     def _is_over(self, grace_seconds: float = 0.0) -> bool:
-        return self.deadline is not None and time.time() > self.deadline + grace_seconds
+        """Whether this run ends, or its time is up, by so much: nothing is begun any more."""
+        deadline = self.options.deadline
+        return self.is_closing or (deadline is not None and time.time() > deadline + grace_seconds)
 
     def _handle(self, worker: Worker, message: dict[str, Any]) -> None:
         if "progress" in message:
@@ -476,13 +415,13 @@ class _Run:
                 self._assign(worker)
             return
         if "warning" in message:  # said at once: a run that is interrupted has no summary
-            self.remark(message["warning"])
+            self.options.remark(message["warning"])
             if message["warning"] not in self.summary.warnings:
                 self.summary.warnings.append(message["warning"])
             return
         if "epoch" in message:
-            if self.on_epoch is not None and worker.held:
-                self.on_epoch(worker.held[message["trial"]].id, message["epoch"])
+            if self.options.on_epoch is not None and worker.held:
+                self.options.on_epoch(worker.held[message["trial"]].id, message["epoch"])
             return
         held, joules, started = worker.held, worker.joules, worker.started
         if "stopped" in message and not self._is_over():  # it was told to end, and not by this run: no fault of its own
@@ -591,5 +530,5 @@ class _Run:
         self.summary.failures[trial.id] = reason = f"{reason} ({tries} tries)" if tries > 1 else reason
         self.store.record_failure(trial.id, reason)
         self.total_flops -= self.plan.flops[trial.id]
-        if self.fail_fast:
+        if self.options.fail_fast:
             self.waiting.clear()
