@@ -18,7 +18,8 @@ import pytest
 from normlab.plan import make_plan
 from normlab.pool import Pool
 from normlab.processes import process_identity, process_start
-from normlab.runner import _delayed, run
+from normlab.runner import run
+from normlab.signals import delayed, undisturbed
 from normlab.store import Store
 from normlab.study import Study
 from tests.conftest import Run
@@ -202,7 +203,7 @@ def test_a_second_interrupt_does_not_wait() -> None:
     done = []
 
     def interrupted_again_and_again() -> None:
-        with _delayed():
+        with delayed():
             for i in range(3):
                 signal.raise_signal(signal.SIGINT)
                 done.append(i)
@@ -210,6 +211,27 @@ def test_a_second_interrupt_does_not_wait() -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted_again_and_again()
     assert done == [0]
+
+
+@pytest.mark.fault(4)
+@pytest.mark.usefixtures("heard")
+def test_while_a_run_ends_in_order_a_first_interrupt_waits_and_a_second_one_is_not_heard() -> None:
+    done = []
+
+    def ended(*, after_one: bool) -> None:
+        try:
+            if after_one:
+                raise SystemExit(0)
+        finally:
+            with undisturbed():
+                signal.raise_signal(signal.SIGINT)
+                done.append(after_one)
+
+    with pytest.raises(KeyboardInterrupt):
+        ended(after_one=False)
+    with pytest.raises(SystemExit):
+        ended(after_one=True)
+    assert done == [False, True]
 
 
 @pytest.mark.fault(4)

@@ -230,11 +230,22 @@ def test_an_interval_with_zero_is_not_resolved_and_never_no_difference(tmp_path:
     [
         (lambda spec: 0.9 if spec.seed == 0 else None, "cannot be said: n is too small (n = 1 and 1)"),
         (lambda spec: None, "cannot be said yet (n = 0 and 0)"),
-        (lambda spec: math.nan, "neither arm has any spread to go by (n = 3 and 3)"),
+        (lambda spec: math.nan, "neither arm has any spread to go by (n = 3 and 3, of which 3 and 3 diverged)"),
     ],
 )
 def test_too_little_to_go_by_is_said(tmp_path: Path, accuracy: object, expected: str) -> None:
     assert expected in answer(tmp_path, accuracy, ONE_RATE)[0]
+
+
+def test_runs_that_diverged_are_counted_beside_what_their_chance_is_taken_for(tmp_path: Path) -> None:
+    def all_diverge(spec: TrialSpec) -> float:
+        return 0.9 + 0.01 * spec.seed if spec.norm == "batch" else math.nan
+
+    (sentence,) = answer(tmp_path / "one", all_diverge, ONE_RATE)
+    assert sentence.endswith("(n = 3 and 3, of which 0 and 3 diverged).")
+    table = make_table(tmp_path / "two", STUDY, all_diverge)
+    assert "n = 3, of which 0 and 6 diverged)." in answers(table)[0]
+    assert "Runs that diverged count as chance" in caveat(table)
 
 
 def test_many_contrasts_of_one_pair_make_one_sentence(tmp_path: Path) -> None:
@@ -250,7 +261,7 @@ def test_of_many_settings_that_are_all_alike_none_is_named_and_seeds_are_those_o
     sentence, *_ = answer(tmp_path, lambda spec: 0.5 + 0.01 * spec.seed + 0.001 * noise(spec), rates)
     assert re.fullmatch(
         r"Test accuracy, norm batch against none at 9 settings: not resolved at each \(n = 3; about \d+ seeds would "
-        r"settle the clearest, (about [\d,]+|more than 1,000) the least clear\)\.",
+        r"settle the first, (about [\d,]+|more than 1,000) the last\)\.",
         sentence,
     )
 
@@ -305,10 +316,13 @@ def test_of_many_pairs_of_lines_those_that_differ_are_put_into_words_and_the_res
         return 0.8 + 0.01 * spec.seed + 0.1 * is_better * (spec.learning_rate > 1e-3)
 
     lines = [line for line in answer(tmp_path, higher, text) if line.startswith("Over")]
-    assert [line.partition(" (")[0] for line in lines] == [
+    assert [re.split(r" \(| have", line)[0] for line in lines] == [
+        "Over numeric factors, 1 of 6 pairs of lines",
         "Over learning rate, norm: batch − none at activation tanh",
-        "Over numeric factors, 5 further pairs of lines",
     ]
+    flat = answer(tmp_path / "flat", lambda spec: 0.8 + 0.01 * spec.seed, text.replace("seeds: 3", "seeds: 1"))
+    (line,) = (line for line in flat if line.startswith("Over"))
+    assert line.startswith("Over numeric factors, none of 6 pairs of lines")
 
 
 def test_a_study_of_one_arm_answers_with_its_mean(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -65,6 +66,7 @@ def test_a_comparison_that_was_planned_is_planned_and_another_is_exploratory(res
     assert planned == results.contrasts()
     part = results.compare(norm=("batch", "none"), at={"learning_rate": 0.01})
     assert list(part) == [row for row in planned if row["at"] == "learning_rate 0.01"]
+    assert results.compare(norm=("none", "batch")) == planned
     assert results.compare(norm=("batch", "none"), at={"learning_rate": "1e-2"}) == part
     (other,) = results.compare(learning_rate=(1e-3, 0.1), at={"norm": "none"}, margin=3)
     assert not other["planned"]
@@ -193,6 +195,9 @@ def test_what_rows_call_a_level_compare_takes_back(tmp_path: Path) -> None:
         assert list(map(type, found)) == list(map(type, expected))
         for label, given in zip(labels, found, strict=True):
             assert results._level("size", given) == label
+            assert results._level("size", np.array([given])[0]) == label
+            if isinstance(given, int) and not isinstance(given, bool):
+                assert results._level("size", float(given)) == label
         sizes, norms = ([row for row in results.contrasts() if row["factor"] == name] for name in ("size", "norm"))
         assert {(row["first"], row["second"]) for row in sizes} == {(level, expected[0]) for level in expected[1:]}
         assert [row["at_size"] for row in norms] == expected

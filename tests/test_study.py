@@ -139,6 +139,7 @@ BAD = [  # what is replaced, by what, the line that must be named, words that mu
     ("[none, batch]", "&a [none, batch]", 8, ["anchors"]),
     ("seeds: 2", "seeds: 0", 10, ["seeds", "from 1"]),
     ("seeds: 2", "seeds: [1, 1]", 10, ["seeds", "distinct"]),
+    ("seeds: 2", "seed: 2", 10, ["'seed'", "did you mean 'seeds'?"]),
     ("seeds: 2", "batch_size: 2", 10, ["'batch_size' is a setting", "below base", "below factors"]),
     ("seeds: 2", "sedes: 2", 10, ["'sedes'", "did you mean 'seeds'?"]),
     ("  - norm: [batch, none]", "  - norm: [batch, nune]", 12, ["'nune'", "did you mean 'none'?"]),

@@ -55,11 +55,14 @@ def answers(table: StudyTable) -> list[str]:
 def _line_sentences(table: StudyTable) -> list[str]:
     """How lines over a numeric factor differ; of many, those of which an interval says that they do."""
     pairs = sensitivity_contrasts(table)
-    told = [pair for pair in pairs if _sign(pair.width) or _sign(pair.area)] if len(pairs) > MAX_LINES else pairs
-    rest = len(pairs) - len(told)
-    more = f"Over numeric factors, {rest} {'further ' * bool(told)}pairs of lines (exploratory, not corrected) are not "
-    more += "shown to differ in usable range or on average."
-    return [_line_sentence(table, pair) for pair in told] + [more] * bool(rest)
+    if len(pairs) <= MAX_LINES:
+        return [_line_sentence(table, pair) for pair in pairs]
+    told = [pair for pair in pairs if _sign(pair.width) or _sign(pair.area)]
+    counted = (
+        f"Over numeric factors, {len(told) or 'none'} of {len(pairs)} pairs of lines have an interval without 0, of "
+    )
+    counted += "their usable ranges or their heights; these are not corrected, and of so many some would by chance."
+    return [counted, *(_line_sentence(table, pair) for pair in told)]
 
 
 def _line_sentence(table: StudyTable, pair: SensitivityContrast) -> str:
@@ -114,7 +117,7 @@ def _sentence(record: ContrastRecord) -> str:
     """One contrast in words, with its interval and both numbers of runs."""
     contrast, difference = record.contrast, record.difference
     first, second = (arm.levels[contrast.factor] for arm in (contrast.first, contrast.second))
-    counts = f"n = {len(record.first.scores)} and {len(record.second.scores)}"
+    counts = f"n = {len(record.first.scores)} and {len(record.second.scores)}{_diverged([record])}"
     if record.same_trials:
         return f"{first} and {second} are the same trials; the setting has no effect beside the others"
     if difference is None and contrast.best:
@@ -140,6 +143,12 @@ def _sentence(record: ContrastRecord) -> str:
     return f"{first} against {second} cannot be said: n is too small ({counts})"
 
 
+def _diverged(records: Sequence[ContrastRecord]) -> str:
+    """How many runs of either side diverged, where any did."""
+    first, second = (sum(r.first.count("diverged") for r in records), sum(r.second.count("diverged") for r in records))
+    return f", of which {first} and {second} diverged" if first or second else ""
+
+
 def _places(records: Sequence[ContrastRecord]) -> str:
     """Where the contrasts hold, such as `learning_rate 0.05, 0.1`."""
     others = [list(record.contrast.place.items()) for record in records]
@@ -150,15 +159,16 @@ def _places(records: Sequence[ContrastRecord]) -> str:
 
 def _extreme(records: Sequence[ContrastRecord]) -> str:
     """The largest difference of a group with its interval, or the numbers of runs of one that is not resolved."""
-    runs = runs_words([n for r in records for n in (len(r.first.scores), len(r.second.scores))])
+    runs = runs_words([n for r in records for n in (len(r.first.scores), len(r.second.scores))]) + _diverged(records)
     if records[0].verdict not in ("better", "worse"):
         needs = [record.seeds for record in records if record.seeds is not None]
         if not needs:
             return f" ({runs})"
         least, most = seeds_words(min(needs)), seeds_words(max(needs))
-        if least == most:
-            return f" ({runs}; {least} seeds would settle {'it' if len(records) == 1 else 'each'})"
-        return f" ({runs}; {least} seeds would settle the clearest, {most} the least clear)"
+        of = f"of {len(needs)} of them " if len(needs) < len(records) else ""
+        whom = "it" if len(records) == 1 else "each"
+        settled = f"settle {whom}" if least == most else f"settle the first, {most} the last"
+        return f" ({runs}; {of}{least} seeds would {settled})"
     largest = max((r.difference for r in records if r.difference), key=lambda d: abs(d.difference))
     interval = interval_words(largest.low, largest.high, signed=True)
     by = "by" if len(records) == 1 else "by up to"
@@ -186,6 +196,13 @@ def caveat(table: StudyTable) -> str:
             f", each by itself; verdicts go by p-values corrected after Holm for the {table.num_compared} comparisons"
         )
     text += ". Not resolved means that these runs cannot tell, not that there is no difference."
+    if any(record.seeds for record in table.contrasts):
+        text += (
+            " The seeds that would settle something do so with a power of 0.8, were differences and spreads what they "
+            "are here; added by hand after this look they do not keep the error rate (seeds: N..MAX does)."
+        )
+    if any(arm.count("diverged") for arm in table.arms):
+        text += " Runs that diverged count as chance: an interval over such and others is a rough guide."
     ends = [end for arm in table.arms if arm.mean for end in (arm.mean.low, arm.mean.high) if end is not None]
     if ends and not 0 <= min(ends) <= max(ends) <= 1:
         text += " Where few runs lie far apart, an interval reaches beyond what an accuracy can be."
@@ -206,14 +223,14 @@ def caveat(table: StudyTable) -> str:
 def remarks(table: StudyTable) -> list[str]:
     """What the runner had to say of the settings of what it trained, each once, with the arms that it is said of."""
     said: dict[str, dict[str, None]] = {}
+    known = {arm.arm.label for arm in table.arms if any(record.result for record in arm.trials)}
     for arm in table.arms:
         for record in arm.trials:
             found = record.result.provenance.get("remarks") if record.result is not None else None
             for remark in found if isinstance(found, list) else ():
                 said.setdefault(str(remark), {})[arm.arm.label] = None
     return [
-        remark + (f" ({some(list(labels), '; ')})" if len(labels) < len(table.arms) else "")
-        for remark, labels in said.items()
+        remark + (f" ({some(list(labels), '; ')})" if labels.keys() < known else "") for remark, labels in said.items()
     ]
 
 

@@ -52,6 +52,12 @@ class Contrast:
         """The levels of the other factors, at which both arms stand."""
         return {f: level for f, level in self.first.levels.items() if f not in (self.factor, self.best)}
 
+    @property
+    def question(self) -> tuple[object, ...]:
+        """What it shares with any other that asks the same, in whichever direction."""
+        levels = frozenset({self.first.levels[self.factor], self.second.levels[self.factor]})
+        return self.factor, levels, tuple(self.place.items()), self.best
+
     def label_without(self, factor: str | None) -> str:
         """The label, with nothing said of one of the other factors."""
         a, b = self.first.levels[self.factor], self.second.levels[self.factor]
@@ -116,9 +122,9 @@ def contrasts(study: "Study") -> tuple[Contrast, ...]:
     everything = arms(study)
     # Where two contrasts of a study meet in the same arms, the one that fixes more factors counts; of equals the later.
     named = [(len(one.at), pair) for one in study.contrasts for pair in _named_pairs(study, one, everything)]
-    kept = {_arms_of(pair): pair for _, pair in sorted(named, key=lambda one: one[0])}
+    kept = {pair.question: pair for _, pair in sorted(named, key=lambda one: one[0])}
     if kept:
-        return tuple(kept[key] for key in dict.fromkeys(_arms_of(pair) for _, pair in named))
+        return tuple(kept[key] for key in dict.fromkeys(pair.question for _, pair in named))
     found: list[Contrast] = []
     margin = None if study.margin is None else study.margin / 100
     for factor in study.factors:
@@ -126,10 +132,6 @@ def contrasts(study: "Study") -> tuple[Contrast, ...]:
         for other in others:
             found += _pairs(everything, factor.name, other.label, first.label, {}, planned=False, margin=margin)
     return tuple(found)
-
-
-def _arms_of(pair: Contrast) -> tuple[frozenset[str], str | None]:
-    return frozenset({pair.first.label, pair.second.label}), pair.best
 
 
 def without_arms(study: "Study") -> list["ContrastSpec"]:

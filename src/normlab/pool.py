@@ -36,6 +36,10 @@ SILENCE_SECONDS = 900.0  # chosen: who trains sends a line every half a second; 
 WORKER = "import gc, sys; gc.disable(); from normlab.worker import main; gc.freeze(); gc.enable(); main(*sys.argv[1:])"
 
 
+class Unmeasured(Exception):  # noqa: N818 - who asks goes on without
+    """A worker failed where all were asked to measure."""
+
+
 @dataclass(eq=False)
 class Worker:
     """A process, the cohort it holds, and the one it was sent ahead, to go on with."""
@@ -128,14 +132,14 @@ class Pool:
 
     def measure_cohort(self, spec: TrialSpec, most: int) -> int:
         """The size of cohort, up to `most`, that is fastest for all workers together, which measure at the same time.
-        Those that fail are replaced, and 1 is the size where any does: more may be more than the memory holds."""
+        Raises Unmeasured where one of them fails, once it is replaced: it may be more than the memory holds."""
         request = {
             "measure": spec.model_dump(mode="json"),
             "most": most,
             "memory": _free_bytes() / len(self.workers),
             "workers": len(self.workers),
         }
-        asked, rates = list(self.workers), list[list[float]]()
+        asked, rates, has_failed = list(self.workers), list[list[float]](), False
         for worker in asked:
             worker.ask(request)
         while asked:
@@ -150,8 +154,10 @@ class Pool:
             if "rates" in message:
                 rates.append(message["rates"])
             else:
-                rates.append([1.0])
+                has_failed = True
                 self.replace(worker)
+        if has_failed:
+            raise Unmeasured
         return best_cohort(rates)
 
     def room(self, spec: TrialSpec) -> int:

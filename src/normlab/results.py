@@ -85,8 +85,8 @@ class Results:
 
         `at` keeps to levels of other factors, `{"learning_rate": 0.01}`; `best` names a factor at whose best level each
         arm stands, chosen on half of the seeds; `margin` (percentage points) allows the verdict *equivalent*. What the
-        study planned is shown as it stands there, corrected over all that was planned; anything else is exploratory,
-        and corrected by itself, for its own number of comparisons.
+        study planned is shown as it stands there, in its direction and corrected over all that was planned; anything
+        else is exploratory, and corrected by itself, for its own number of comparisons.
         """
         if len(factor) != 1:
             raise UsageError(f"compare: given {len(factor)} factors; write one, such as norm=('batch', 'none')")
@@ -112,16 +112,15 @@ class Results:
             raise UsageError(f"compare: best='{best}' needs every level of it in both arms; write vary: grid")
         points = None if margin is None else read_points("compare: margin", margin)
         asked = ContrastSpec(factor=name, first=first, second=second, at=levels, margin=points, best=best)
-        same = [one for one in study.contrasts if asked in (one, replace(one, margin=None))]
+        is_named = any(one in study.contrasts for one in (asked, replace(asked, first=second, second=first)))
         study = replace(study, contrasts=(asked,), first_seeds=None)
         if without_arms(study):
             raise UsageError(f"compare: no arm with {name} {first} has a partner with {second} there")
-        labels = {contrast.label for contrast in contrasts(study)}
-        own = [one for one in self.table.contrasts if one.contrast.planned and one.contrast.label in labels]
-        is_planned = bool(same) or points is None  # or a part of what was planned, at some levels of another factor
-        if is_planned and len(own) == len(
-            labels
-        ):  # judged among all that was planned, by the looks where seeds are added
+        questions = {contrast.question for contrast in contrasts(study)}
+        own = [one for one in self.table.contrasts if one.contrast.planned and one.contrast.question in questions]
+        # Also a part of what was planned, at some levels of another factor, is judged among all that was planned, by
+        # the looks where seeds are added.
+        if (is_named or points is None) and len(own) == len(questions):
             return _contrast_rows(replace(self.table, contrasts=tuple(own)))
         found = read_table(study, self.store, datasets.fingerprint, metric=self.table.metric, level=self.table.level)
         records = [replace(one, contrast=replace(one.contrast, planned=False)) for one in found.contrasts]
@@ -162,9 +161,10 @@ class Results:
         factors = {one.name: one for one in self.table.study.factors}
         if factor not in factors:
             raise UsageError(unknown("factor", factor, factors))
+        level = level.item() if hasattr(level, "item") else level  # out of a frame
         labels, label = [one.label for one in factors[factor].levels], label_of(level)
         if label not in labels and (number := as_number(label)) is not None:  # written in another way, such as '1e-2'
-            label = label_of(number)
+            label = next((one for one in labels if as_number(one) == number), label)
         if level is not None and label not in labels:
             raise UsageError(unknown(f"level of {factor}", label, labels))
         return label

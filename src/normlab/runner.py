@@ -23,7 +23,7 @@ from normlab import datasets
 from normlab.datasets import cache
 from normlab.grid import Trial
 from normlab.plan import Plan, cohort_groups, cohort_key, cohorts, make_plan, refreshed, speed_class
-from normlab.pool import MAX_COHORT, Pool, Worker, default_workers, resolve_device
+from normlab.pool import MAX_COHORT, Pool, Unmeasured, Worker, default_workers, resolve_device
 from normlab.provenance import EnergyMeter, accelerator, environment
 from normlab.rates import known_as
 from normlab.result import Result
@@ -386,7 +386,8 @@ class _Run:
                 largest = min(1 << (most - 1).bit_length(), MAX_COHORT)  # sizes are doubled
                 measure = functools.partial(self.pool.measure_cohort, spec, largest)
                 known = known_as("cohort", self.pool.device, len(self.pool.workers), largest, speed_class(spec))
-                best = int(cache.remembered(known, lambda measure=measure: str(measure())))  # type: ignore[misc]
+                with contextlib.suppress(Unmeasured):  # one each then, and in the next run it is tried again
+                    best = int(cache.remembered(known, lambda measure=measure: str(measure())))  # type: ignore[misc]
                 best = min(best, self.pool.room(spec))  # it may be remembered of a day with more memory
             sizes[cohort_key(spec)] = best if self.options.cohort is not None else min(best, most)
         formed = cohorts(missing, lambda spec: sizes[cohort_key(spec)])

@@ -2,14 +2,21 @@
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 
-def undisturbed() -> contextlib.AbstractContextManager[object]:
-    """Lets no second Ctrl-C or SIGTERM come between a first and an orderly end, which takes seconds at most."""
-    return _answered(signal.SIG_IGN)
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM wait until an orderly end is done, which takes seconds at most. Where that comes of an
+    error or of a first of them, no second one is heard."""
+    heard: list[int] = []
+    with _answered(lambda number, _: heard.append(number)):
+        yield
+    if heard and sys.exc_info()[1] is None:
+        signal.raise_signal(heard[0])
 
 
 @contextlib.contextmanager
@@ -30,7 +37,7 @@ def delayed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _answered(answer: Callable[[int, Any], None] | signal.Handlers) -> Iterator[Callable[[], None]]:
+def _answered(answer: Callable[[int, Any], None]) -> Iterator[Callable[[], None]]:
     """Ctrl-C and SIGTERM, where this process hears them, are answered so; gives what ends that sooner."""
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():

@@ -208,7 +208,7 @@ class _Reader:
 
     def study(self, name: str, source: str) -> Study:
         for key in self.tree:
-            if key in SETTINGS:
+            if key in SETTINGS and key != "seed":
                 raise UsageError(
                     f"{self.where(key)}'{key}' is a setting; write it below base, or its levels below factors"
                 )
