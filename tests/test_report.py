@@ -261,7 +261,7 @@ def test_of_many_settings_that_are_all_alike_none_is_named_and_seeds_are_those_o
     sentence, *_ = answer(tmp_path, lambda spec: 0.5 + 0.01 * spec.seed + 0.001 * noise(spec), rates)
     assert re.fullmatch(
         r"Test accuracy, norm batch against none at 9 settings: not resolved at each \(n = 3; about \d+ seeds would "
-        r"settle the first, (about [\d,]+|more than 1,000) the last\)\.",
+        r"settle the easiest, (about [\d,]+|more than 1,000) the hardest\)\.",
         sentence,
     )
 

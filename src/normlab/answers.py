@@ -167,7 +167,7 @@ def _extreme(records: Sequence[ContrastRecord]) -> str:
         least, most = seeds_words(min(needs)), seeds_words(max(needs))
         of = f"of {len(needs)} of them " if len(needs) < len(records) else ""
         whom = "it" if len(records) == 1 else "each"
-        settled = f"settle {whom}" if least == most else f"settle the first, {most} the last"
+        settled = f"settle {whom}" if least == most else f"settle the easiest, {most} the hardest"
         return f" ({runs}; {of}{least} seeds would {settled})"
     largest = max((r.difference for r in records if r.difference), key=lambda d: abs(d.difference))
     interval = interval_words(largest.low, largest.high, signed=True)
@@ -198,8 +198,8 @@ def caveat(table: StudyTable) -> str:
     text += ". Not resolved means that these runs cannot tell, not that there is no difference."
     if any(record.seeds for record in table.contrasts):
         text += (
-            " The seeds that would settle something do so with a power of 0.8, were differences and spreads what they "
-            "are here; added by hand after this look they do not keep the error rate (seeds: N..MAX does)."
+            " Numbers of seeds that would settle something are for a power of 0.8, if differences and spreads are as "
+            "these runs have them; seeds added by hand after this look do not keep the error rate (seeds: N..MAX does)."
         )
     if any(arm.count("diverged") for arm in table.arms):
         text += " Runs that diverged count as chance: an interval over such and others is a rough guide."
