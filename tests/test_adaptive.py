@@ -1,6 +1,7 @@
 """Studies that add seeds until their contrasts are resolved, from the file to the words."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from normlab.answers import answers
 from normlab.errors import UsageError
 from normlab.plan import make_plan, wanted_trials
 from normlab.rows import contrast_rows
+from normlab.sequential import nominal_levels
 from normlab.store import Store
 from normlab.study import Study
 from normlab.table import read_table
@@ -84,7 +86,7 @@ def test_a_study_begins_with_its_first_seeds_and_adds_more_only_where_contrasts_
     table = read_table(study, store, fingerprint)
     assert [record.verdict for record in table.contrasts] == ["not resolved", "better"]
     assert verdict_words(table.contrasts[1]).startswith("better (resolved at n = 3, p ")
-    assert look_words(study, store).startswith("1 of 2 contrasts are resolved, with up to 8 seeds an arm")
+    assert look_words(study, store).startswith("1 of 2 contrasts is resolved, with up to 8 seeds an arm")
 
 
 def test_what_comes_next_is_said_with_its_cost(tmp_path: Path, store: Store, filled: None) -> None:
@@ -92,7 +94,7 @@ def test_what_comes_next_is_said_with_its_cost(tmp_path: Path, store: Store, fil
     fill(store, study, clear_at_the_large_rate, skip={3, 4, 5, 6, 7})
     said = look_words(study, store, device="cpu").splitlines()[0]
     assert re.fullmatch(
-        r"1 of 2 contrasts are resolved; 5 seeds an arm come next: 4 trials, about .*; "
+        r"1 of 2 contrasts is resolved; 5 seeds an arm come next: 4 trials, about .*; "
         r"at most 10 trials, about .*, to 8 seeds an arm",
         said,
     )
@@ -111,7 +113,7 @@ def test_arms_of_the_same_trials_are_no_contrast_to_resolve(tmp_path: Path, stor
     table = read_table(study, store, fingerprint)
     assert [record.verdict for record in table.contrasts] == ["same trials", "better"]
     assert seeds_by_arm(study, store)["activation relu, slope 0.1"] == 3
-    assert "1 of 1 contrasts are resolved" in status_words(table)
+    assert "1 of 1 contrasts is resolved" in status_words(table)
 
 
 def test_arms_of_the_same_trials_stay_so_where_one_got_more_seeds(tmp_path: Path, store: Store, filled: None) -> None:
@@ -156,12 +158,33 @@ def test_what_is_resolved_stands_on_the_runs_that_resolved_it(tmp_path: Path, st
     [
         (["seeds=30"], "the study has 30 seeds; write more, as in --max-seeds 60"),
         (["seeds=5", "--max-seeds", "5"], "as in --max-seeds 10"),
+        (["seeds=3..6", "--max-seeds", "9"], "write seeds=3..9"),
         (["seeds=[100, 101, 102]"], "this study names others; write seeds: 3"),
     ],
 )
 def test_seeds_are_added_and_never_taken_away(tmp_path: Path, here: Run, options: list[str], words: str) -> None:
     refused = here("run", make_study(tmp_path).path, *options, "--until-resolved")
     assert (refused.returncode, words in refused.stderr) == (2, True), refused.stderr
+
+
+def test_a_limit_of_seeds_is_not_ignored(tmp_path: Path, here: Run) -> None:
+    refused = here("run", make_study(tmp_path).path, "seeds=4", "--max-seeds", "9")
+    assert (refused.returncode, "write seeds=4..9" in refused.stderr) == (2, True), refused.stderr
+
+
+def test_what_is_open_could_resolve_by_the_level_of_a_look_and_equivalence_settles_too(
+    tmp_path: Path, store: Store, filled: None
+) -> None:
+    study = make_study(tmp_path)
+    fill(store, study, clear_at_the_large_rate)
+    table = read_table(study, store, fingerprint)
+    opened = table.contrasts[0]
+    assert opened.sequential == "ended"
+    assert opened.alpha == nominal_levels((3, 5, 8), 0.05)[-1]
+    assert opened.alpha < 0.05
+    equal = read_table(make_study(tmp_path, TEXT + "margin: 5\n"), store, fingerprint)
+    assert [record.verdict for record in equal.contrasts] == ["equivalent", "better"]
+    assert "2 of 2 contrasts are resolved" in status_words(equal)
 
 
 def test_an_open_contrast_says_what_is_missing_and_never_none(tmp_path: Path, store: Store, filled: None) -> None:
@@ -189,5 +212,9 @@ def test_a_run_goes_on_look_by_look_until_all_is_resolved_or_the_seeds_are_used_
     again = here("run", study.path, "seeds=3..5")
     assert "trained 0 trials" in again.stderr
     assert "10 were finished before" in again.stderr
+    shutil.rmtree(next((tmp_path / "normlab-store" / "trials").glob("*-s0-*")))
+    again = here("run", study.path, "seeds=3..5")
+    assert "trained 1 trial in" in again.stderr
+    assert "9 were finished before" in again.stderr
     report = here("report", study.path, "seeds=3..5")
     assert "10 of 10 trials are done; 0 of 1 contrasts are resolved, looking at 3 and 5 seeds" in report.stdout

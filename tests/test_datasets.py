@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import json
 import os
 import struct
 import tarfile
@@ -359,6 +360,8 @@ def test_training_images_that_stand_there_twice_are_said_where_a_split_may_part_
     settings = ["data=folder:pets.zip", "split=fraction", "test_fraction=0.5", "network=4K-1C1B-2D", "epochs=1"]
     done = normlab("train", *settings, "batch_size=2", "--store", tmp_path / "store")
     assert (done.returncode, done.stderr.count(f"note: {remark}")) == (0, 1), done.stderr
+    (result,) = (tmp_path / "store" / "trials").glob("*/result.json")
+    assert remark in json.loads(result.read_text())["provenance"]["remarks"]
 
 
 @pytest.mark.fault(28)

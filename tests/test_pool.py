@@ -1,5 +1,6 @@
 """Worker processes: they hear what is sent ahead, answer in order, and their death is heard of."""
 
+import json
 import signal
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 from normlab import datasets
 from normlab.grid import trials_by_arm
 from normlab.plan import training_bytes
-from normlab.pool import SILENCE_SECONDS, Pool, Unmeasured, Worker
+from normlab.pool import CLOSING_SECONDS, SILENCE_SECONDS, Pool, Unmeasured, Worker
 from normlab.study import parse_study
 from normlab.trial import TrialSpec
 
@@ -102,6 +103,24 @@ def test_a_measurement_in_which_a_worker_fails_leaves_trials_alone_and_replaces_
     assert len(set(before) & set(pool.workers)) == 2
     assert len(pool.workers) == 3
     pool.resize(0)
+
+
+def test_who_has_said_all_there_was_to_hear_is_not_waited_for(pool: Pool, tmp_path: Path) -> None:
+    (worker,) = pool.workers
+    held = trials_by_arm(parse_study(STUDY.encode(), name="s", path="s.yaml"), datasets.fingerprint)[0][1][:1]
+    asked = request(0, tmp_path)
+    asked["specs"][0]["epochs"] = 1
+    worker.begin(list(held))
+    worker.ask(asked)
+    while "outcomes" not in (answer := next_answer(pool))[1]:
+        pass
+    pool._lines.put((worker, json.dumps(answer[1])))  # as if it came just now
+    started = time.monotonic()
+    for teller, message in pool.end_busy():
+        if "outcomes" in message:
+            teller.begin([])
+    assert time.monotonic() - started < CLOSING_SECONDS / 2
+    assert pool.workers == []
 
 
 def test_there_is_room_for_as_many_trials_as_the_memory_that_is_free_now_and_for_one_in_any_case(

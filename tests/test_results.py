@@ -99,6 +99,9 @@ def test_a_figure_shows_itself(results: Results) -> None:
         (lambda r: r.compare(), "given 0 factors; write one"),
         (lambda r: r.compare(norm="batch"), "write two levels, such as norm=('batch', 'none')"),
         (lambda r: r.compare(norm=("batch", "nine")), "level of norm"),
+        (lambda r: r.compare(norm=("batch", None)), "level of norm 'None'"),
+        (lambda r: r.plot(3), "unknown factor '3'"),
+        (lambda r: r.plot(["norm"]), "unknown factor"),
         (lambda r: r.compare(learning_rate=(1e-2, "1e-2")), "both are the level 0.01"),
         (lambda r: r.compare(nrom=("batch", "none")), "did you mean 'norm'"),
         (lambda r: r.compare(norm=("batch", "none"), at={"rate": 1}), "factor 'rate'"),
@@ -154,6 +157,11 @@ def test_one_of_several_planned_contrasts_keeps_the_correction_over_all_of_them(
     results = api.load_results(study, store=store)
     asked = results.compare(norm=("batch", "none"))
     assert 0 < len(asked) < len(results.contrasts())
+    one = text.replace("norm: [batch, none]", "{norm: [batch, none], at: {learning_rate: 0.1}}")
+    rows = api.load_results(make_study(one), store=store).compare(norm=("batch", "none"))
+    assert [(row["at_learning_rate"], row["planned"], row["margin"]) for row in rows] == [
+        (0.001, False, None), (0.1, True, 0.02)
+    ]  # fmt: skip
     assert asked == [row for row in results.contrasts() if row["contrast"].startswith("norm: batch")]
     assert all(row["planned"] and row["margin"] == 0.02 for row in asked)
 

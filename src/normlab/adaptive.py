@@ -8,7 +8,7 @@ from normlab.store import Store
 from normlab.study import Study
 from normlab.table import read_table
 from normlab.terminal import duration_words
-from normlab.wording import verdict_words
+from normlab.wording import resolved_words, verdict_words
 
 
 def look_words(study: Study, store: Store, *, workers: int | None = None, device: str = "auto") -> str:
@@ -17,7 +17,7 @@ def look_words(study: Study, store: Store, *, workers: int | None = None, device
     progress = table.progress
     assert progress is not None
     lines = [f"  {r.contrast.label}: {verdict_words(r)}" for r in table.contrasts]
-    head = f"{len(progress.resolved)} of {table.num_compared} contrasts are resolved"
+    head = resolved_words(table)
     if progress.is_done:
         head += f", with up to {study.looks[-1]} seeds an arm" if progress.open else ""
     else:

@@ -130,27 +130,34 @@ def _headline(study: "Study") -> str:
 @commands.command()
 @_study_arguments
 @click.option("--until-resolved", is_flag=True, help="Add seeds where contrasts are open; the same as seeds=N..MAX.")
-@click.option("--max-seeds", type=click.IntRange(3, 1000), default=20, show_default=True, help="With --until-resolved.")
+@click.option("--max-seeds", type=click.IntRange(3, 1000), help="With --until-resolved. [20]")
 @click.option("--tensorboard", is_flag=True, help="Write live curves below STORE/tensorboard/STUDY.")
 @run_options
 def run(
     study_name: str, overrides: tuple[str, ...], scale: str | None, store_path: str | None, until_resolved: bool,
-    max_seeds: int, tensorboard: bool, **options: Any,
+    max_seeds: int | None, tensorboard: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Train what is missing of a study. Run it again to go on where it stopped."""
     study, store = _open(study_name, scale, overrides, store_path)
+    if max_seeds is not None and (study.looks or not until_resolved):
+        first = study.looks[0] if study.looks else len(study.seeds)
+        raise UsageError(
+            f"--max-seeds: it goes with --until-resolved where the study does not say 'N..MAX' itself; write "
+            f"seeds={first}..{max_seeds}"
+        )
     if until_resolved and not study.looks:
+        most = max_seeds or 20
         first = max(len(study.seeds), 2)
         if study.seeds != tuple(range(len(study.seeds))):
             raise UsageError(
                 "--until-resolved: it goes on from seeds 0, 1, …, and this study names others; write seeds: 3"
             )
-        if first >= max_seeds:
+        if first >= most:
             raise UsageError(
                 f"--until-resolved: the study has {first} seeds; write more, as in --max-seeds {2 * first}"
             )
         others = [text for text in overrides if text.partition("=")[0].strip() != "seeds"]
-        overrides = (*others, f"seeds={first}..{max_seeds}")
+        overrides = (*others, f"seeds={first}..{most}")
         study, store = _open(study_name, scale, overrides, store_path)
     with contextlib.ExitStack() as stack:
         if tensorboard:

@@ -209,7 +209,7 @@ def _factor_legend(data: FactorFigure, names: Sequence[str]) -> list[Entry]:
     some = any(p.low is not None for p in data.points())
     interval = Line2D([], [], color=GREY, linestyle="none", marker="|" if some else "none", markersize=10,
                       markeredgewidth=1.3)  # fmt: skip
-    entries.append((interval, f"mean with {data.level:.0%} t interval" if some else "mean (no interval: too few runs)"))
+    entries.append((interval, f"mean with {data.level:.0%} t interval" if some else "mean (without intervals)"))
     entries.append((Line2D([], [], **{**_seed_style(0), "color": GREY, "markersize": 5}), "one seed"))
     if any(p.diverged for p in data.points()):
         entries.append((Line2D([], [], **{**_cross_style(0), "color": GREY}), "diverged, counted as chance"))

@@ -165,7 +165,7 @@ def _checked_images(spec: TrialSpec, info: datasets.DataInfo) -> int:
         better = spec.network.rpartition("-")[0] + f"-{len(info.classes)}D"
         raise UsageError(
             f"network '{spec.network}' has {num_classes(layers)} outputs, but {spec.data} has "
-            f"{len(info.classes)} classes; write {better}"
+            f"{len(info.classes)} classes; write {better}, or {spec.network}-{len(info.classes)}D with one layer more"
         )
     examples = examples_per_epoch(spec, num_train)
     if spec.batch_size > examples:

@@ -183,7 +183,8 @@ class Pool:
                 worker.process.kill()
 
     def end_busy(self) -> Generator[tuple[Worker, dict[str, Any]], None, None]:
-        """Ends the workers that train, after a checkpoint; gives what they had still to say."""
+        """Ends the workers that train, after a checkpoint; gives what they had still to say. Who hears it may take what
+        a worker holds from it, which is then not waited for any more."""
         busy = [worker for worker in self.workers if worker.held]
         for worker in busy:
             with contextlib.suppress(OSError):
@@ -191,9 +192,9 @@ class Pool:
         until, living = time.monotonic() + CLOSING_SECONDS, set(busy)
         try:
             while living and (heard := self.hear(until - time.monotonic())):
-                if "failed" in heard[1]:
-                    living.discard(heard[0])
                 yield heard
+                if "failed" in heard[1] or not heard[0].held:  # or has nothing more to say
+                    living.discard(heard[0])
         finally:
             for worker in busy:
                 self.discard(worker)

@@ -44,7 +44,7 @@ from normlab.wording import (
 )
 
 MOST_BYTES = 64 << 20  # of an earlier report
-REMARKED = "What may not be meant in the settings of some of these trainings, and bear on their results:"
+REMARKED = "What may not be meant in the settings or the data of some of these trainings, and bear on their results:"
 MAX_ALT_CHARACTERS = 1_500  # chosen: what a listener can bear; the table has every number
 
 
@@ -262,7 +262,10 @@ def _provenance_words(key: str, values: Sequence[Any]) -> str:
     if key in {"seconds", "images_per_second", "flops", "joules"}:
         numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
         if numbers:
-            middle = f"{min(numbers):,.4g} to {max(numbers):,.4g} a trial, median {median(numbers):,.4g}"
+            least, most = f"{min(numbers):,.4g}", f"{max(numbers):,.4g}"
+            middle = (
+                f"{least} to {most} a trial, median {median(numbers):,.4g}" if least != most else f"{least} a trial"
+            )
             return middle if key == "images_per_second" else f"{sum(numbers):,.4g} in all; {middle}"
     known = [word for word in dict.fromkeys(map(str, values)) if word not in ("None", "")]
     if key == "started" and known:

@@ -20,7 +20,7 @@ from normlab.grid import as_number, contrasts, without_arms
 from normlab.report import render, report_folder, write_report
 from normlab.rows import arm_rows, contrast_rows, curve_rows, measured_rows, sensitivity_rows
 from normlab.store import Store, as_store
-from normlab.study import ContrastSpec, Study, label_of, read_points
+from normlab.study import ContrastSpec, Factor, Study, label_of, read_points
 from normlab.table import StudyTable, read_table
 from normlab.wording import arm_summary, context_words, contrast_summary, sensitivity_summary, status_words
 
@@ -103,7 +103,7 @@ class Results:
             for other, given in (at or {}).items()
         }
         if best is not None:
-            self._level(best, None)
+            self._factor(best)
         study = self.table.study
         for other in [*levels, *([best] if best else [])]:
             if other == name or (other == best and best in levels):
@@ -117,20 +117,23 @@ class Results:
         if without_arms(study):
             raise UsageError(f"compare: no arm with {name} {first} has a partner with {second} there")
         questions = {contrast.question for contrast in contrasts(study)}
-        own = [one for one in self.table.contrasts if one.contrast.planned and one.contrast.question in questions]
-        # Also a part of what was planned, at some levels of another factor, is judged among all that was planned, by
-        # the looks where seeds are added.
-        if (is_named or points is None) and len(own) == len(questions):
-            return _contrast_rows(replace(self.table, contrasts=tuple(own)))
+        # What was planned is judged among all that was planned, by the looks where seeds are added.
+        planned = [one for one in self.table.contrasts if one.contrast.planned and (is_named or points is None)]
+        own = {one.contrast.question: one for one in planned if one.contrast.question in questions}
+        if len(own) == len(questions):
+            return _contrast_rows(replace(self.table, contrasts=tuple(own.values())))
         found = read_table(study, self.store, datasets.fingerprint, metric=self.table.metric, level=self.table.level)
-        records = [replace(one, contrast=replace(one.contrast, planned=False)) for one in found.contrasts]
-        shown = replace(found, contrasts=tuple(records))
+        further = [replace(one, contrast=replace(one.contrast, planned=False)) for one in found.contrasts]
+        shown = replace(found, contrasts=tuple(own.get(one.contrast.question, one) for one in further))
         if self.table.progress is None:
             return _contrast_rows(shown)
         rows = contrast_summary(shown, full=True)
         return Rows(
-            [row | {"looks": "not adjusted"} for row in contrast_rows(shown)],
-            [row | {"asked": f"{row['asked']}, not adjusted for the looks"} for row in rows],
+            [row if row["planned"] else row | {"looks": "not adjusted"} for row in contrast_rows(shown)],
+            [
+                row | {"asked": row["asked"].replace("exploratory", "exploratory, not adjusted for the looks")}
+                for row in rows
+            ],
         )
 
     def plot(self, factor: str | None = None) -> Figure:
@@ -140,7 +143,7 @@ class Results:
 
         if factor is None:
             return draw_curves(curve_figure(self.table))
-        self._level(factor, None)
+        self._factor(factor)
         return draw_factor(factor_figure(self.table, factor))
 
     def frame(self, kind: Kind = "trials") -> Any:
@@ -156,16 +159,19 @@ class Results:
         place = Path(folder) if folder else self.store.root / "reports" / report_folder(study)
         return write_report(study, self.table, place)
 
+    def _factor(self, name: object) -> Factor:
+        for factor in self.table.study.factors:
+            if factor.name == name:
+                return factor
+        raise UsageError(unknown("factor", str(name), [factor.name for factor in self.table.study.factors]))
+
     def _level(self, factor: str, level: Any) -> str:
-        """A level's label, checked; without a level only the factor is."""
-        factors = {one.name: one for one in self.table.study.factors}
-        if factor not in factors:
-            raise UsageError(unknown("factor", factor, factors))
+        """A level's label."""
         level = level.item() if hasattr(level, "item") else level  # out of a frame
-        labels, label = [one.label for one in factors[factor].levels], label_of(level)
+        labels, label = [one.label for one in self._factor(factor).levels], label_of(level)
         if label not in labels and (number := as_number(label)) is not None:  # written in another way, such as '1e-2'
             label = next((one for one in labels if as_number(one) == number), label)
-        if level is not None and label not in labels:
+        if label not in labels:
             raise UsageError(unknown(f"level of {factor}", label, labels))
         return label
 

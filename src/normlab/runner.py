@@ -128,8 +128,9 @@ def run(
     try:
         plan = study if isinstance(study, Plan) else make_plan(study, store)
         summary = _train(plan, store, pool, workers, options)
+        looks = study.looks if isinstance(study, Study) else ()
         while True:  # the next look, and what a runner beside this one began and left when it died
-            plan = make_plan(study, store) if isinstance(study, Study) and study.looks else refreshed(plan, store)
+            plan = make_plan(study, store) if isinstance(study, Study) and looks else refreshed(plan, store)
             if summary.failures or summary.left or not plan.missing():
                 break
             on_look()
@@ -149,6 +150,8 @@ def run(
         with undisturbed():
             pool.resize(0)
     summary.elsewhere = plan.count("running")
+    if looks:  # the last has all trials, also those that were finished before they were asked for
+        summary.already_finished = plan.count("finished") + plan.count("diverged") - summary.trained
     return summary
 
 
@@ -162,9 +165,14 @@ def _train(plan: Plan, store: Store, pool: Pool, workers: int, options: _Options
             f"weights: {bare} finished trial{'s have' if bare > 1 else ' has'} none, trained without --save-weights; "
             "train in another store (--store) to have them"
         )
-    for name, size, split in sorted({(t.spec.data, t.spec.image_size or 0, t.spec.split) for t in plan.missing()}):
-        for said in datasets.load(name, image_size=size or None).remarks(split):  # decoded before a worker needs it
+    wanted = {trial.id: (trial.spec.data, trial.spec.image_size or 0, trial.spec.split) for trial in plan.missing()}
+    of_data: dict[tuple[str, int, str], list[str]] = {}
+    for name, size, split in sorted(set(wanted.values())):  # decoded before a worker needs it
+        of_data[name, size, split] = datasets.load(name, image_size=size or None).remarks(split)
+        for said in of_data[name, size, split]:
             remark(said)
+    remarks = {trial_id: (*plan.remarks[trial_id], *of_data[key]) for trial_id, key in wanted.items()}
+    plan = replace(plan, remarks={**plan.remarks, **remarks})
     store.require_writable()
     failed = [trial.id for trial in plan.missing() if plan.states[trial.id] == "failed"]
     unreadable = {trial_id: why for trial_id in failed if (why := store.set_aside_damaged(trial_id))}

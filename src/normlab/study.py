@@ -416,6 +416,8 @@ def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         raise UsageError(f"overrides: they are a list; write [{overrides!r}]")
     read = {}
     for text in overrides:
+        if not isinstance(text, str):
+            raise UsageError(f"override {text!r}: write it as a text, such as 'epochs=5'")
         key, separator, value = text.partition("=")
         key = key.strip()
         if not separator or not key or not value or value.strip().endswith(","):

@@ -18,7 +18,7 @@ from normlab.grid import Arm, Contrast, Trial, contrasts, trials_by_arm
 from normlab.loading import load_all
 from normlab.notation import num_classes, parse_notation
 from normlab.result import Details, Result
-from normlab.sequential import Progress, Resolution, follow
+from normlab.sequential import Progress, Resolution, follow, nominal_levels
 from normlab.stats import (
     LEVEL,
     Difference,
@@ -116,7 +116,7 @@ class ContrastRecord:
     p: float | None = None  # of the t test
     corrected_p: float | None = None  # after Holm, over the planned contrasts or over the exploratory ones
     corrected_equivalence_p: float | None = None  # of two one-sided tests, likewise; None without a margin
-    alpha: float = 1 - LEVEL  # that a test among those still open must pass: Holm's first step
+    alpha: float = 1 - LEVEL  # that a test among those still open must pass: Holm's first step, at the last look if any
     equivalence_alpha: float = 1 - LEVEL  # the same among the tests of equivalence
     sequential: Resolution | Literal["open", "ended"] | None = None  # in a study that adds seeds: it decides
     chosen_on: tuple[int, ...] = ()  # the seeds that chose each arm's best level; the other seeds are compared
@@ -217,6 +217,11 @@ class StudyTable:
         """Contrasts but those of the same trials."""
         return sum(not record.same_trials for record in self.contrasts)
 
+    @property
+    def num_settled(self) -> int:
+        """Contrasts of which a verdict says something."""
+        return sum(record.verdict in ("better", "worse", "equivalent") for record in self.contrasts)
+
 
 def read_table(
     study: Study,
@@ -252,12 +257,16 @@ def read_table(
     )
     if progress is not None:
         compared = tuple(_judged(record, progress, level) for record in compared)
+    compared = _corrected(compared, 1 - level)
+    if progress is not None and progress.open:  # what is open was tested at the level of a look
+        last = nominal_levels(study.looks, (1 - level) / len(progress.open))[-1]
+        compared = tuple(r if isinstance(r.sequential, Resolution) else replace(r, alpha=last) for r in compared)
     return StudyTable(
         study=study,
         metric=metric,
         level=level,
         arms=tuple(arms),
-        contrasts=_corrected(compared, 1 - level),
+        contrasts=compared,
         progress=progress,
         read_details=store.details,
     )

@@ -154,7 +154,7 @@ def _method_words(record: ContrastRecord) -> str | None:
     if record.difference is None:
         return None
     correlation = record.shared.correlation
-    measured = "" if correlation is None else f", r = {correlation:.2f}"
+    measured = "" if correlation is None else f", r = {correlation:z.2f}"
     return ("paired" if record.difference.method == "paired t" else "independent") + measured
 
 
@@ -189,9 +189,13 @@ def status_words(table: StudyTable) -> str:
     rest: tuple[State, ...] = ("running", "missing", "failed", "damaged")
     parts += [f"{table.count(state)} {state}" for state in rest if table.count(state)]
     if table.progress is not None:
-        settled, total = len(table.progress.resolved), table.num_compared
-        parts.append(f"{settled} of {total} contrasts are resolved, looking at {_some_looks(table.study.looks)} seeds")
+        parts.append(f"{resolved_words(table)}, looking at {_some_looks(table.study.looks)} seeds")
     return "; ".join(parts)
+
+
+def resolved_words(table: StudyTable) -> str:
+    verb = "is" if table.num_settled == 1 else "are"
+    return f"{table.num_settled} of {table.num_compared} contrasts {verb} resolved"
 
 
 def _some_looks(looks: Sequence[int]) -> str:
