@@ -237,6 +237,12 @@ def test_too_little_to_go_by_is_said(tmp_path: Path, accuracy: object, expected:
     assert expected in answer(tmp_path, accuracy, ONE_RATE)[0]
 
 
+def test_a_contrast_at_one_place_of_several_says_where_it_stands(tmp_path: Path) -> None:
+    text = STUDY.replace("- norm: [batch, none]", "- {norm: [batch, none], at: {learning_rate: 0.1}}")
+    (sentence,) = answer(tmp_path, lambda spec: 0.9 + 0.01 * spec.seed, text)
+    assert sentence.startswith("Test accuracy, norm at learning rate 0.1: batch against none is not resolved at n = 3")
+
+
 def test_runs_that_diverged_are_counted_beside_what_their_chance_is_taken_for(tmp_path: Path) -> None:
     def all_diverge(spec: TrialSpec) -> float:
         return 0.9 + 0.01 * spec.seed if spec.norm == "batch" else math.nan
@@ -374,7 +380,7 @@ def test_provenance_shows_distinct_values_and_bears_their_absence(tmp_path: Path
     rows = {row["entry"]: row["value"] for row in provenance_rows(make_table(tmp_path))}
     assert rows["torch"] == "2.13.0"
     assert rows["started"] == "2026-01-01T10:00:00Z to 2026-01-03T10:00:00Z"
-    assert rows["seconds"].startswith("18 in all; 1.5 to 1.5 a trial")
+    assert rows["seconds"].startswith("18 in all; 1.5 a trial")
     assert rows["data fingerprint"] == "digits: fingerprint of digits"
     assert len(provenance_rows(make_table(tmp_path / "none", accuracy=lambda spec: None))) == 1
 

@@ -40,7 +40,8 @@ def answers(table: StudyTable) -> list[str]:
         start = words(table.metric).capitalize()
         sentences: dict[bool, list[str]] = {True: [], False: []}  # by whether they were planned
         for key, group in groups.items():
-            sentence = _group_sentence(f"{start}, {words(key[0])}{_at_best(key[3], group)} ", key[:3], group)
+            where = _one_place(table, group) + _at_best(key[3], group)
+            sentence = _group_sentence(f"{start}, {words(key[0])}{where}{':' * bool(where)} ", key[:3], group)
             sentences[any(record.contrast.planned for record in group)].append(sentence)
         return sentences[True] + _line_sentences(table) + sentences[False]
     means = [(arm.arm.label, arm.mean) for arm in table.arms if arm.mean]
@@ -93,10 +94,18 @@ def _sign(difference: Difference) -> int:
     return 0 if low is None or high is None or low == high else (low > 0) - (high < 0)
 
 
+def _one_place(table: StudyTable, group: Sequence[ContrastRecord]) -> str:
+    """Where a contrast stands that stands alone, by the factors that have other levels."""
+    several = [factor.name for factor in table.study.factors if len(factor.levels) > 1]
+    place = group[0].contrast.place.items() if len(group) == 1 else ()
+    found = ", ".join(f"{words(factor)} {level}" for factor, level in place if factor in several)
+    return f" at {found}" if found else ""
+
+
 def _at_best(factor: str, group: Sequence[ContrastRecord]) -> str:
     if not factor:
         return ""
-    return f", each at its own best {words(factor)}{best_words(group[0]) if len(group) == 1 else ''}:"
+    return f", each at its own best {words(factor)}{best_words(group[0]) if len(group) == 1 else ''}"
 
 
 def _group_sentence(start: str, pair: tuple[str, str, str], group: Sequence[ContrastRecord]) -> str:

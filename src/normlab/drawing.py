@@ -85,12 +85,18 @@ def _step(num_series: int) -> float:
 
 
 def _y_limits(data: FactorFigure) -> tuple[float, float]:
-    """Limits in per cent around all scores and intervals, within 0 to 100; chance is inside where it is near."""
+    """Limits in per cent around all scores, and intervals as far as they leave the scores half of the axis, within 0 to
+    100; chance is inside where it is near."""
     values = [v for p in data.points() for v in (*p.scores, *p.diverged, p.mean)]
-    ends = [min(max(v, 0.0), 1.0) for p in data.points() for v in (p.low, p.high) if v is not None]
     if not values:
         return 0.0, 100.0
-    low, high = min(values + ends), max(values + ends)
+    low, high = min(values), max(values)
+    room = max((high - low) / 2, 0.02)
+    ends = [v for p in data.points() for v in (p.low, p.high) if v is not None]
+    low, high = (
+        max(0.0, min([low, *(max(v, low - room) for v in ends)])),
+        min(1.0, max([high, *(min(v, high + room) for v in ends)])),
+    )
     if data.chance is not None and data.chance < low and low - data.chance <= max(0.15, high - low):
         low = data.chance
     pad = max(0.06 * (high - low), 0.002)
