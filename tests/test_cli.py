@@ -406,3 +406,9 @@ def test_lists_are_printed_for_people_and_for_machines(here: Run) -> None:
 def test_a_picture_of_samples_can_be_drawn(tmp_path: Path, here: Run) -> None:
     assert here("data", "show", "digits", "--to", "digits.png").returncode == 0
     assert (tmp_path / "digits.png").stat().st_size > 5_000
+
+
+def test_what_was_planned_and_is_not_among_the_levels_is_said_before_and_while_it_runs(normlab: Run) -> None:
+    settings = ["quickstart", "norm=batch,renorm", "learning_rate=1e-3", "seeds=1", "epochs=1", "train_images=64"]
+    assert "note: planned, but not among these levels: norm: batch − none\n" in normlab("plan", *settings).stdout
+    assert "note: planned, but not among these levels: norm: batch − none\n" in normlab("run", *settings).stderr

@@ -127,6 +127,8 @@ def run(
     workers = workers or default_workers(device)
     try:
         plan = study if isinstance(study, Plan) else make_plan(study, store)
+        for lost in () if isinstance(study, Plan) else study.dropped_contrasts:
+            options.remark(f"planned, but not among these levels: {lost}")
         summary = _train(plan, store, pool, workers, options)
         looks = study.looks if isinstance(study, Study) else ()
         while True:  # the next look, and what a runner beside this one began and left when it died
