@@ -59,11 +59,11 @@ def _line_sentences(table: StudyTable) -> list[str]:
     if len(pairs) <= MAX_LINES:
         return [_line_sentence(table, pair) for pair in pairs]
     told = [pair for pair in pairs if _sign(pair.width) or _sign(pair.area)]
-    counted = (
+    return [
         f"Over numeric factors, {len(told) or 'none'} of {len(pairs)} pairs of lines have an interval without 0, of "
-    )
-    counted += "their usable ranges or their heights; these are not corrected, and of so many some would by chance."
-    return [counted, *(_line_sentence(table, pair) for pair in told)]
+        "their usable ranges or their heights; these are not corrected, and of so many some would by chance.",
+        *(_line_sentence(table, pair) for pair in told),
+    ]
 
 
 def _line_sentence(table: StudyTable, pair: SensitivityContrast) -> str:
@@ -83,15 +83,14 @@ def _line_sentence(table: StudyTable, pair: SensitivityContrast) -> str:
 
 def _direction(difference: Difference, more: str, less: str) -> str:
     """What an interval says of a difference."""
-    if difference.low is None or difference.high is None or difference.low == difference.high:
-        return "cannot be said to differ"
-    return f"is {['not resolved', more, less][_sign(difference)]}"
+    words_of = {None: "cannot be said to differ", 0: "is not resolved", 1: f"is {more}", -1: f"is {less}"}
+    return words_of[_sign(difference)]
 
 
-def _sign(difference: Difference) -> int:
-    """Of all that an interval holds; 0 where it holds 0, or nothing but a point."""
+def _sign(difference: Difference) -> int | None:
+    """Of all that an interval holds; 0 where it holds 0, None where it is none or a point."""
     low, high = difference.low, difference.high
-    return 0 if low is None or high is None or low == high else (low > 0) - (high < 0)
+    return None if low is None or high is None or low == high else (low > 0) - (high < 0)
 
 
 def _one_place(table: StudyTable, group: Sequence[ContrastRecord]) -> str:

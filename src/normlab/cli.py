@@ -233,8 +233,6 @@ def plan(
     if missing:
         hands = f"{count} worker{'s' if count > 1 else ''} ({device})"
         click.echo(f"{flops_words(total)}, about {duration_words(seconds)} on {hands}")
-    for lost in study.dropped_contrasts:
-        note(f"planned, but not among these levels: {lost}")
     for remark in made.said():
         note(remark)
 

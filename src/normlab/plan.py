@@ -35,14 +35,17 @@ class Plan:
     reasons: Mapping[str, str]  # of failed and damaged trials
     flops: Mapping[str, float]  # of training, by trial
     remarks: Mapping[str, tuple[str, ...]]  # what may not be meant though it is allowed, by trial
+    dropped: tuple[str, ...] = ()  # contrasts that were planned, and whose arms are not there
 
     def missing(self) -> tuple[Trial, ...]:
         """What a run has to train: failed trials and damaged records are tried again."""
         return tuple(trial for trial in self.trials if self.states[trial.id] in {"missing", "failed"})
 
     def said(self) -> tuple[str, ...]:
-        """The remarks on what a run has to train, each once."""
-        return tuple(dict.fromkeys(remark for trial in self.missing() for remark in self.remarks[trial.id]))
+        """The contrasts that are not there, and the remarks on what a run has to train, each once."""
+        dropped = [f"planned, but not among these levels: {contrast}" for contrast in self.dropped]
+        remarks = dict.fromkeys(remark for trial in self.missing() for remark in self.remarks[trial.id])
+        return (*dropped, *remarks)
 
     def count(self, state: State) -> int:
         return sum(found == state for found in self.states.values())
@@ -69,7 +72,13 @@ def make_plan(study: Study, store: Store) -> Plan:
         flops |= {trial.id: cost for trial in row}
         remarks |= {trial.id: said for trial in row}
     return Plan(
-        arms=by_arm, trials=tuple(unique.values()), states=states, reasons=reasons, flops=flops, remarks=remarks
+        arms=by_arm,
+        trials=tuple(unique.values()),
+        states=states,
+        reasons=reasons,
+        flops=flops,
+        remarks=remarks,
+        dropped=study.dropped_contrasts,
     )
 
 

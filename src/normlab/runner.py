@@ -80,6 +80,17 @@ class RunSummary:
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
+    def then(self, further: "RunSummary") -> "RunSummary":
+        """This and what was trained after it; what is left, and what failed, is what that left."""
+        return replace(
+            further,
+            trained=self.trained + further.trained,
+            diverged=self.diverged + further.diverged,
+            already_finished=self.already_finished,
+            warnings=self.warnings + further.warnings,
+            seconds=self.seconds + further.seconds,
+        )
+
 
 def run(
     study: Study | Plan | str | Path,
@@ -127,8 +138,6 @@ def run(
     workers = workers or default_workers(device)
     try:
         plan = study if isinstance(study, Plan) else make_plan(study, store)
-        for lost in () if isinstance(study, Plan) else study.dropped_contrasts:
-            options.remark(f"planned, but not among these levels: {lost}")
         summary = _train(plan, store, pool, workers, options)
         looks = study.looks if isinstance(study, Study) else ()
         while True:  # the next look, and what a runner beside this one began and left when it died
@@ -137,14 +146,7 @@ def run(
                 break
             on_look()
             further = _train(plan, store, pool, workers, options)
-            summary = replace(
-                further,
-                trained=summary.trained + further.trained,
-                diverged=summary.diverged + further.diverged,
-                already_finished=summary.already_finished,
-                warnings=summary.warnings + further.warnings,
-                seconds=summary.seconds + further.seconds,
-            )
+            summary = summary.then(further)
             if not further.trained:  # others were quicker
                 plan = refreshed(plan, store)
                 break
